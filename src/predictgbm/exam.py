@@ -1,0 +1,91 @@
+"""A prepared exam folder: which file holds what, and a lazy reader for it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictgbm.images import Image, ImageError, conform, read_image
+
+#: Name of an input -> how its file name ends. All files of one exam share one prefix (sub-X_ses-Y_space-SRI24) and grid.
+SUFFIXES: dict[str, str] = {
+    "t1": "T1w",
+    "t1c": "ce-GD_T1w",
+    "t2": "T2w",
+    "flair": "FLAIR",
+    "adc": "ADC",
+    "pet": "pet",
+    "brain_mask": "desc-brain_mask",
+    "tumor_seg": "desc-tumor_dseg",
+    "wm": "label-WM_probseg",
+    "gm": "label-GM_probseg",
+    "csf": "label-CSF_probseg",
+}
+
+#: Inputs that are masks or labels; all others are read as float32.
+INTEGER_INPUTS = frozenset({"brain_mask", "tumor_seg"})
+
+
+def file_name(prefix: str, name: str) -> str:
+    """Return the file name of input ``name`` for an exam called ``prefix``."""
+    return f"{prefix}_{SUFFIXES[name]}.nii.gz"
+
+
+class Exam:
+    """Read-only view of a prepared exam folder.
+
+    Parameters
+    ----------
+    folder
+        Folder with the files of one exam; see :data:`SUFFIXES`.
+
+    Raises
+    ------
+    ImageError
+        From :meth:`image` and :meth:`array`, if an input is absent, ambiguous, unreadable or on another grid.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise ImageError(f"{self.folder}: exam folder does not exist")
+        self._reference: Image | None = None
+
+    def path(self, name: str) -> Path | None:
+        """Return the file of input ``name``, or None if the exam has none."""
+        # "_T1w" alone would also match the contrast-enhanced image.
+        found = [
+            path
+            for path in sorted(self.folder.glob(f"*_{SUFFIXES[name]}.nii.gz"))
+            if name != "t1" or "_ce-" not in path.name
+        ]
+        if len(found) > 1:
+            raise ImageError(f"{self.folder}: {len(found)} files for input '{name}': {', '.join(p.name for p in found)}")
+        return found[0] if found else None
+
+    def image(self, name: str) -> Image:
+        """Read input ``name``, in the voxel order of the brain mask."""
+        path = self.path(name)
+        if path is None:
+            raise ImageError(f"{self.folder}: no file for input '{name}', expected *_{SUFFIXES[name]}.nii.gz")
+        image = read_image(path, np.uint8 if name in INTEGER_INPUTS else np.float32)
+        if self._reference is None:
+            self._reference = image if name == "brain_mask" else self.image("brain_mask")
+        return conform(image, self._reference)
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Read input ``name`` as an array; the brain mask as bool."""
+        data = self.image(name).data
+        return data.astype(bool) if name == "brain_mask" else data
+
+    @property
+    def reference(self) -> Image:
+        """Brain mask of the exam, whose grid every input and every map shares."""
+        if self._reference is None:
+            self.image("brain_mask")
+        assert self._reference is not None
+        return self._reference
