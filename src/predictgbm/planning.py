@@ -1,12 +1,12 @@
 """Radiotherapy plans of equal volume: the standard of care, and the best-ranked voxels of a growth model.
 
-A plan is a mask. The standard-of-care plan is the tumour core widened by a margin; its number of voxels N is
-the volume every model's plan gets. All plans lie in the brain mask with its holes filled, and all arrays of one
-call share one grid.
+A plan is a mask. The standard-of-care plan is the tumour core widened by a margin; its number of voxels N
+is the volume every model's plan gets. All plans lie in the brain mask with its holes filled, and all arrays
+of one call share one grid.
 
-Which of several equal voxels is taken must not depend on how a file happens to be stored. Ties go to the voxel
-nearer to the core and only then to the lower flat index, so give arrays in one orientation (the commands turn
-everything to RAS).
+Which of several equal voxels is taken must not depend on how a file happens to be stored. Ties go to the
+voxel nearer to the core and only then to the lower flat index, so give arrays in one orientation (the
+commands turn everything to RAS).
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ def rank_voxels(
     1. Voxels with a positive score come first, the highest ahead. Scores are compared as they are, unclipped.
     2. The others follow by their distance to the positive voxels, whatever their score: the model expects no
        recurrence there.
-    3. A map without any positive score in the brain is a rank (minus a distance, a log-likelihood) or empty, and
-       is ordered as it is; if it is constant, rule 4 orders it by distance to the core.
+    3. A map without any positive score in the brain is a rank (minus a distance, a log-likelihood) or empty,
+       and is ordered as it is; if it is constant, rule 4 orders it by distance to the core.
     4. Equal voxels are ordered by distance to the core, then by flat index.
 
     The order is therefore unchanged by every increasing transform of the score that keeps its sign, and for
@@ -185,7 +185,7 @@ def make_plan(
     n_voxels: int,
     core_first: bool = False,
 ) -> NDArray[np.bool_]:
-    """Return the mask of the first ``n_voxels`` voxels of :func:`rank_voxels`; the whole brain if it has fewer.
+    """Return the mask of the first ``n_voxels`` voxels of :func:`rank_voxels`, or of all the brain has.
 
     Raises
     ------
