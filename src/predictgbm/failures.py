@@ -1,0 +1,57 @@
+"""How a command says that it could not do its work: to a person, or to the pipeline."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+
+def add_failure_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--failure``, ``--patient`` and ``--session`` to a command."""
+    group = parser.add_argument_group(
+        "failure", "how the pipeline is told that this patient could not be done"
+    )
+    group.add_argument(
+        "--failure",
+        type=Path,
+        metavar="JSON",
+        help="on an error write its reason here and exit 0 (default: print it and exit 2)",
+    )
+    group.add_argument("--patient", default="", help="patient, for --failure")
+    group.add_argument("--session", default="", help="session, for --failure")
+
+
+def run_reporting(work: Callable[[], None], arguments: argparse.Namespace, *, model: str, stage: str) -> int:
+    """Do the work of a command and return its exit status.
+
+    A subclass of ``ValueError`` is a message for the user (``ImageError``, ``LabelError``, ``ModelError``).
+    With ``--failure`` every error becomes a record there, so that one patient's fault stays that patient's,
+    and the status is 0. Without it the status is 2, after one line ``ERROR: ...`` and, for any other error,
+    its traceback.
+    """
+    try:
+        work()
+    except Exception as error:
+        known = isinstance(error, ValueError) and type(error) is not ValueError
+        if not known:
+            traceback.print_exc()
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        print(f"ERROR: {reason}", file=sys.stderr)
+        if arguments.failure is None:
+            return 2
+        record = {
+            "patient": arguments.patient,
+            "session": arguments.session,
+            "model": model,
+            "stage": stage,
+            "reason": reason,
+        }
+        arguments.failure.parent.mkdir(parents=True, exist_ok=True)
+        arguments.failure.write_text(
+            json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+    return 0
