@@ -1,0 +1,30 @@
+process FOLLOWUP_IMPORT {
+    tag "${meta.id}"
+    label 'process_single'
+    label 'family_growth'
+
+    input:
+    tuple val(meta), val(row), path(segmentation, stageAs: 'input/1/*'), path(exam, stageAs: 'exam/*')
+
+    output:
+    tuple val(meta), path("${meta.id}_space-SRI24_desc-registered_dseg.nii.gz"), emit: segmentation, optional: true
+    tuple val(meta), path("${meta.id}_followup.json"), emit: summary, optional: true
+    tuple val(meta), path("*_failure.json"), emit: failure, optional: true
+    path "versions.yml", emit: versions
+
+    script:
+    """
+    cat > row.json <<'END_OF_ROW'
+    ${groovy.json.JsonOutput.toJson(row)}
+    END_OF_ROW
+    import_registered.py --row row.json --reference ${exam} \\
+        --out ${meta.id}_space-SRI24_desc-registered_dseg.nii.gz --summary ${meta.id}_followup.json \\
+        --failure ${meta.id}_failure.json ${segmentation}
+    print_versions.py ${task.process} > versions.yml
+    """
+
+    stub:
+    """
+    touch ${meta.id}_space-SRI24_desc-registered_dseg.nii.gz ${meta.id}_followup.json versions.yml
+    """
+}

@@ -1,0 +1,27 @@
+process FOLLOWUP_SELECT {
+    label 'process_single'
+    label 'family_growth'
+
+    input:
+    path cohort
+    path summaries, stageAs: 'followups/*'
+    path exams, stageAs: 'exams/*'
+
+    output:
+    path "selection.json", emit: selection
+    path "versions.yml", emit: versions
+
+    script:
+    def args = task.ext.args ?: ''
+    """
+    mkdir -p followups exams
+    select_followups.py --cohort ${cohort} --summaries followups --exams exams --out selection.json ${args}
+    print_versions.py ${task.process} > versions.yml
+    """
+
+    stub:
+    """
+    echo '{"patients": [], "flow": []}' > selection.json
+    touch versions.yml
+    """
+}

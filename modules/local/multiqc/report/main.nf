@@ -1,0 +1,32 @@
+process MULTIQC_REPORT {
+    label 'process_low'
+    label 'family_report'
+
+    input:
+    path tables
+    path pictures, stageAs: 'pictures/*'
+    path trace, stageAs: 'trace.txt'
+    path versions, stageAs: 'software_versions.yml'
+    path parameters, stageAs: 'params.json'
+    path models, stageAs: 'models/?/*'
+    path config
+    path extra_config, stageAs: 'extra/*'
+
+    output:
+    path "multiqc_report.html", emit: report
+    path "multiqc_report_data", type: 'dir', emit: data, optional: true
+    path "versions.yml", emit: versions
+
+    script:
+    def args = task.ext.args ?: ''
+    def custom = extra_config ? "--config ${extra_config}" : ''
+    """
+    multiqc --force --config ${config} ${custom} --filename multiqc_report.html ${args} .
+    print_versions.py ${task.process} > versions.yml
+    """
+
+    stub:
+    """
+    touch multiqc_report.html versions.yml
+    """
+}

@@ -1,0 +1,29 @@
+process PLAN_EVALUATE {
+    tag "${meta.id} ${meta.model}"
+    label 'process_single'
+    label 'family_growth'
+
+    input:
+    tuple val(meta), path(exam), path(map), path(plan), val(followup), path(recurrence)
+
+    output:
+    tuple val(meta), path("*_metrics.json"), emit: metrics, optional: true
+    tuple val(meta), path("*_failure.json"), emit: failure, optional: true
+    path "versions.yml", emit: versions
+
+    script:
+    def args = task.ext.args ?: ''
+    def prefix = "${meta.id}_space-SRI24_model-${meta.model}"
+    """
+    evaluate_plan.py --plan ${plan} --recurrence ${recurrence} --brain-mask ${exam}/*_desc-brain_mask.nii.gz \\
+        --score ${map} --tumor-seg ${exam}/*_desc-tumor_dseg.nii.gz --out ${prefix}_metrics.json --failure ${prefix}_failure.json \\
+        --patient ${meta.patient} --session ${meta.session} --cohort '${meta.cohort}' --model ${meta.model} \\
+        --followup-session ${followup.session} --days ${followup.days} ${args}
+    print_versions.py ${task.process} > versions.yml
+    """
+
+    stub:
+    """
+    touch ${meta.id}_space-SRI24_model-${meta.model}_metrics.json versions.yml
+    """
+}

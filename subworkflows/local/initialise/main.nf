@@ -1,0 +1,199 @@
+/*
+    Before any task runs: parameters against nextflow_schema.json, the model list, the output folder.
+    Every fault is collected and reported at once.
+*/
+
+// All parameters the schema knows, by name.
+def schemaProperties(String path) {
+    def schema = new groovy.json.JsonSlurperClassic().parseText(file(path).text)
+    return schema['$defs'].values().collectEntries { section -> section.properties }
+}
+
+// Text for --help, section by section.
+def parameterHelp(String path) {
+    def schema = new groovy.json.JsonSlurperClassic().parseText(file(path).text)
+    def lines = ['', schema.description, '', 'Usage: ./predictgbm run --input samplesheet.csv --outdir results [options]']
+    schema['$defs'].values().each { section ->
+        def shown = section.properties.findAll { _name, property -> !property.hidden }
+        if (shown) {
+            lines << ''
+            lines << "${section.title}".toString()
+            shown.each { name, property ->
+                def value = property.containsKey('default') ? ", default ${property['default']}" : ''
+                def choice = property['enum'] ? ", one of ${property['enum'].join(', ')}" : ''
+                lines << "  --${name} [${property.type}${choice}${value}]".toString()
+                lines << "      ${property.description}".toString()
+            }
+        }
+    }
+    return lines.join('\n') + '\n'
+}
+
+// True where a value has the JSON-schema type; the command line hands numbers and booleans over as such.
+def hasType(value, String type) {
+    if (type == 'integer') {
+        return value instanceof Integer || value instanceof Long
+    }
+    if (type == 'number') {
+        return value instanceof Number
+    }
+    if (type == 'boolean') {
+        return value instanceof Boolean
+    }
+    return value instanceof CharSequence || value instanceof Number
+}
+
+// What is wrong with one parameter, as text; null if nothing is.
+def parameterFault(String name, value, Map property) {
+    if (!hasType(value, property.type as String)) {
+        return "--${name}: '${value}' is not of type ${property.type}; ${property.description}"
+    }
+    if (property['enum'] && !(value.toString() in property['enum']*.toString())) {
+        return "--${name}: '${value}' is not one of ${property['enum'].join(', ')}"
+    }
+    if (property.pattern && !(value.toString() ==~ property.pattern)) {
+        return "--${name}: '${value}' is not accepted; ${property.description}"
+    }
+    if (property.minimum != null && value < property.minimum) {
+        return "--${name}: ${value} is below the smallest allowed value ${property.minimum}"
+    }
+    if (property.maximum != null && value > property.maximum) {
+        return "--${name}: ${value} is above the largest allowed value ${property.maximum}"
+    }
+    if (property.exists && !file(value.toString(), glob: false).exists()) {
+        return "--${name}: '${value}' does not exist; check the path"
+    }
+    return null
+}
+
+def parameterFaults(Map values, String schema) {
+    def properties = schemaProperties(schema)
+    def given = values.findAll { name, value -> value != null && !name.contains('-') }
+    def unknown = given.keySet().findAll { name -> !properties.containsKey(name) }.collect { name ->
+        def near = properties.keySet().closest(name).take(1)
+        "--${name}: unknown parameter" + (near ? "; did you mean --${near[0]}?" : '; see --help')
+    }
+    def wrong = given
+        .findAll { name, _value -> properties.containsKey(name) }
+        .collect { name, value -> parameterFault(name, value, properties[name]) }
+        .findAll { fault -> fault }
+    def input = []
+    if (values.input && values.simulate) {
+        input << '--input and --simulate: give one of the two, a samplesheet or a number of patients to simulate'
+    }
+    if (!values.input && !values.simulate) {
+        input << '--input: no samplesheet given; use --input samplesheet.csv (docs/usage.md shows one), or --simulate 6 to try without data'
+    }
+    if (!values.outdir) {
+        input << '--outdir: no folder for the results given; use --outdir results'
+    }
+    if (!values.atlas) {
+        input << '--atlas: no atlas folder given; ./predictgbm sets it, or prepare one by bin/prepare_atlas.py --out DIR'
+    }
+    return unknown + wrong + input
+}
+
+// Why results cannot be written to a folder, or null if they can.
+def outdirFault(String path) {
+    def folder = file(path, type: 'dir')
+    if (folder.scheme != 'file') {
+        return null
+    }
+    try {
+        folder.mkdirs()
+        def probe = java.nio.file.Files.createTempFile(folder, '.write', '.probe')
+        probe.delete()
+        return null
+    }
+    catch (java.io.IOException exception) {
+        return "--outdir: cannot write to '${path}' (${exception.class.simpleName}: ${exception.message}); choose another folder or ask for the right to write there"
+    }
+}
+
+// The models of a list file; entries of an outside list must name a container.
+def readModels(String path, boolean outside) {
+    def parsed = new groovy.yaml.YamlSlurper().parseText(file(path).text)
+    def models = parsed instanceof Map ? parsed.models : null
+    if (!(models instanceof List) || !models.every { entry -> entry instanceof Map && entry.name ==~ /[a-z][a-z0-9_]*/ }) {
+        error("${path}: expected a list 'models:' whose entries have a name of lower-case letters, digits and _; docs/add_a_model.md shows one")
+    }
+    def bare = models.findAll { entry -> outside ? !entry.container : !(entry.function || entry.container) }
+    if (bare) {
+        error("${path}: ${bare*.name.join(', ')}: no container given; docs/add_a_model.md shows the entry of an outside model")
+    }
+    return models
+}
+
+// The models a run asks for, in the order of the lists.
+def selectModels(Map values, List known) {
+    def names = known*.name
+    def twice = names.findAll { name -> names.count(name) > 1 }.unique()
+    if (twice) {
+        error("model ${twice.join(', ')} is listed twice; rename it in the file given by --external_models")
+    }
+    if (!values.models) {
+        return known
+    }
+    def wanted = values.models.toString().tokenize(',')*.trim()
+    def missing = wanted - names
+    if (missing) {
+        error("--models: unknown model ${missing.join(', ')}; known are ${names.join(', ')}")
+    }
+    return known.findAll { entry -> entry.name in wanted }
+}
+
+// Failure records for the tasks that ended without a result and without a record of their own (killed, out of memory or time).
+def lostTasks(ch_expected, ch_obtained, String stage) {
+    return ch_expected
+        .map { meta -> tuple(meta, true) }
+        .join(ch_obtained.map { meta -> tuple(meta, true) }, remainder: true)
+        .filter { _meta, _expected, obtained -> obtained == null }
+        .collectFile { meta, _expected, _obtained ->
+            def record = [
+                patient: meta.patient,
+                session: meta.session,
+                model: meta.model,
+                stage: stage,
+                reason: 'the task was killed or ran out of memory or time; its exit status is in pipeline_info, its log in the work folder',
+            ]
+            ["${meta.id}_${meta.model ?: stage}_failure.json".toString(), groovy.json.JsonOutput.toJson(record)]
+        }
+}
+
+// Last words of a run: where the report is, who failed, and the exit status.
+def runSummary(workflow, Map values) {
+    if (!workflow.success) {
+        return [text: '', status: 0]
+    }
+    def failures = file("${values.outdir}/tables/failures.csv")
+    def rows = failures.exists() ? failures.readLines().size() - 1 : 0
+    def text = ["Report: ${values.outdir}/multiqc/multiqc_report.html"]
+    if (rows > 0) {
+        text << "${rows} step(s) failed for single patients; they are named in the report and in ${failures}"
+    }
+    return [text: text.join('\n'), status: rows > 0 && values.strict ? 3 : 0]
+}
+
+workflow INITIALISE {
+    main:
+    def faults = parameterFaults(params, "${projectDir}/nextflow_schema.json")
+    if (!faults && outdirFault(params.outdir.toString())) {
+        faults = [outdirFault(params.outdir.toString())]
+    }
+    if (faults) {
+        error("The parameters have ${faults.size()} fault(s), nothing was run:\n" + faults.collect { fault -> "  ${fault}" }.join('\n'))
+    }
+
+    def known = readModels("${projectDir}/assets/models.yml", false)
+    if (params.external_models) {
+        known = known + readModels(params.external_models.toString(), true)
+    }
+    def options = [
+        models: selectModels(params, known),
+        simulated: params.simulate != null,
+        sheet: params.input ? file(params.input, checkIfExists: true) : null,
+    ]
+
+    emit:
+    options = channel.value(options)
+}

@@ -1,0 +1,63 @@
+/*
+    A picture and a viewer page for every patient, and one MultiQC report for the cohort.
+*/
+
+include { QC_DRAW        } from '../../../modules/local/qc/draw/main.nf'
+include { VIEWER_BUILD   } from '../../../modules/local/viewer/build/main.nf'
+include { MULTIQC_REPORT } from '../../../modules/local/multiqc/report/main.nf'
+
+workflow REPORT {
+    take:
+    ch_exam // [meta, exam folder]
+    ch_map // [meta with model, map]
+    ch_plan // [meta with model, plan]
+    ch_recurrence // [patient, [session:, days:], labels]
+    ch_tables // tables of the statistics
+    ch_options // value: options
+    ch_versions // versions.yml of the tasks
+
+    main:
+    def ch_patient = ch_map
+        .join(ch_plan)
+        .map { meta, map, plan -> tuple(meta.subMap(meta.keySet() - 'model'), map, plan) }
+        .groupTuple()
+        .join(ch_exam)
+        .map { meta, maps, plans, exam -> tuple(meta.patient, meta, exam, maps.sort { map -> map.name }, plans.sort { plan -> plan.name }) }
+        .join(ch_recurrence.map { patient, _followup, segmentation -> tuple(patient, segmentation) }, remainder: true)
+        .filter { row -> row[1] != null }
+        .map { _patient, meta, exam, maps, plans, segmentation -> tuple(meta, exam, maps, plans, segmentation ?: []) }
+
+    QC_DRAW(ch_patient)
+    VIEWER_BUILD(ch_patient, file("${projectDir}/assets/niivue/niivue.umd.js", checkIfExists: true))
+
+    def ch_pictures = QC_DRAW.out.picture
+        .flatMap { _meta, png, json -> [png, json] }
+        .toSortedList { a, b -> a.name <=> b.name }
+    def ch_collected = ch_versions
+        .mix(QC_DRAW.out.versions)
+        .map { yml -> yml.text }
+        .unique()
+        .collectFile(name: 'software_versions.yml', sort: true)
+    def ch_parameters = ch_options
+        .map { _options -> groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(params.findAll { name, value -> value != null && !name.contains('-') && name != 'trace_report_suffix' })) }
+        .collectFile(name: 'params.json', storeDir: "${params.outdir}/pipeline_info")
+    // The trace so far: every task but the report's own has been written when pictures and tables are there.
+    def ch_trace = ch_tables
+        .combine(ch_pictures.map { pictures -> [pictures] })
+        .combine(VIEWER_BUILD.out.page.toList().map { pages -> [pages] })
+        .map { _row -> file("${params.outdir}/pipeline_info/execution_trace_${params.trace_report_suffix}.txt") }
+
+    MULTIQC_REPORT(
+        ch_tables,
+        ch_pictures,
+        ch_trace,
+        ch_collected,
+        ch_parameters,
+        [file("${projectDir}/assets/models.yml")] + (params.external_models ? [file(params.external_models)] : []),
+        file("${projectDir}/assets/multiqc_config.yml"),
+        params.multiqc_config ? file(params.multiqc_config, checkIfExists: true) : [],
+    )
+
+    emit:
+    report = MULTIQC_REPORT.out.report
+}

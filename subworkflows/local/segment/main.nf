@@ -1,0 +1,15 @@
+/*
+    Tumour labels and tissue maps. In this version the samplesheet gives the tumour labels, and the tissue maps or the
+    atlas' own, so an exam passes as it is; segmentation of the tumour and of tissue belongs here.
+*/
+
+workflow SEGMENT {
+    take:
+    ch_exam // [meta, exam folder]
+
+    main:
+    def ch_segmented = ch_exam
+
+    emit:
+    exam = ch_segmented // [meta, exam folder with tumour labels and tissue maps]
+}

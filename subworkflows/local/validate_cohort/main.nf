@@ -1,0 +1,131 @@
+/*
+    The samplesheet and every image it names, checked before anything else runs.
+    All faults come in one list; with --strict false the patients they concern are left out and the rest goes on.
+*/
+
+include { COHORT_VALIDATE } from '../../../modules/local/cohort/validate/main.nf'
+include { EXAM_VALIDATE   } from '../../../modules/local/exam/validate/main.nf'
+
+def readJson(path) {
+    return new groovy.json.JsonSlurperClassic().parseText(path.getText('UTF-8'))
+}
+
+// A file a sheet names: absolute, a URL, or relative to the sheet (to the patient's own folder in a simulated cohort).
+def locate(String name, String patient, sheet, Map bases) {
+    def base = bases[patient] ?: sheet.parent
+    return name.startsWith('/') || name.contains('://') ? file(name, glob: false) : file("${base}/${name}", glob: false)
+}
+
+// A fault for every file of a row that is absent or empty.
+def missingFiles(Map row, Map located) {
+    return located
+        .findAll { _column, path -> !path.exists() || path.isDirectory() || path.size() == 0 }
+        .collect { column, path ->
+            def what = !path.exists() ? 'does not exist' : path.isDirectory() ? 'is a folder' : 'is empty (0 bytes)'
+            [
+                line: row.line, column: column, patient: row.meta.patient,
+                what: "file ${path} ${what}".toString(),
+                expected: 'a NIfTI image; check the path (relative paths start at the sheet) or export the image again',
+            ]
+        }
+}
+
+// The row as its task sees it: files by the names they are staged under, in the order they are staged.
+def stagedRow(Map row, Map located) {
+    def position = 0
+    def staged = located.collectEntries { column, path ->
+        position += 1
+        [(column): "input/${position}/${path.name}".toString()]
+    }
+    return row + [
+        files: staged.findAll { column, _name -> row.files.containsKey(column) },
+        scores: staged.findAll { column, _name -> !row.files.containsKey(column) }.collectEntries { column, name -> [(column - 'score_'): name] },
+    ]
+}
+
+def faultText(sheet, List faults) {
+    def lines = faults
+        .sort { a, b -> (a.line ?: 0) <=> (b.line ?: 0) ?: "${a.column}" <=> "${b.column}" }
+        .collect { fault -> "  ${sheet.name}:${fault.line}: ${fault.column}: ${fault.what}; expected ${fault.expected}".toString() }
+    return "The samplesheet ${sheet} has ${faults.size()} fault(s), nothing was run:\n${lines.join('\n')}\n  Mend them and start again; --strict false leaves out the patients concerned instead."
+}
+
+// The patients to leave out, by name, with their faults; stops the run where the faults are to stop it.
+def refusedPatients(sheet, Map cohort, List faults) {
+    if (!faults && !cohort.rows) {
+        error("The samplesheet ${sheet} has no exams; add a line for each")
+    }
+    def patients = faults*.patient.unique()
+    def healthy = cohort.rows*.meta*.patient.unique() - patients
+    if (faults && (params.strict || patients.contains(null) || !healthy)) {
+        error(faultText(sheet, faults))
+    }
+    if (faults) {
+        log.warn(faultText(sheet, faults).replaceFirst('nothing was run', 'the patients concerned are left out'))
+    }
+    return faults.groupBy { fault -> fault.patient }
+}
+
+workflow VALIDATE_COHORT {
+    take:
+    ch_sheet // [samplesheet, [patient: base folder of its files]]
+
+    main:
+    COHORT_VALIDATE(ch_sheet.map { sheet, _bases -> sheet }, file("${projectDir}/assets/schema_input.json"))
+
+    def ch_cohort = ch_sheet
+        .combine(COHORT_VALIDATE.out.cohort)
+        .map { sheet, bases, json ->
+            def cohort = readJson(json)
+            def located = cohort.rows.collectEntries { row ->
+                def named = row.files + row.scores.collectEntries { name, path -> [("score_${name}".toString()): path] }
+                [(row.meta.id): named.collectEntries { column, name -> [(column): locate(name, row.meta.patient, sheet, bases)] }]
+            }
+            def missing = cohort.rows.collectMany { row -> missingFiles(row, located[row.meta.id]) }
+            tuple(sheet, cohort, located, missing)
+        }
+
+    def ch_exam = ch_cohort.flatMap { _sheet, cohort, located, missing ->
+        def broken = missing*.line
+        cohort.rows.findAll { row -> !(row.line in broken) }.collect { row ->
+            def preoperative = cohort.rows.find { other -> other.meta.patient == row.meta.patient && other.meta.role == 'preop' && !(other.line in broken) }
+            def reference = row.meta.role == 'followup' && preoperative ? located[preoperative.meta.id].t1c ?: [] : []
+            tuple(row.meta, stagedRow(row, located[row.meta.id]), located[row.meta.id].values().toList(), reference)
+        }
+    }
+
+    EXAM_VALIDATE(ch_exam)
+
+    // The gate: downstream starts only when every exam was checked.
+    def ch_refused = ch_cohort
+        .combine(EXAM_VALIDATE.out.faults.map { _meta, json -> json }.toList().map { list -> [list] })
+        .map { sheet, cohort, _located, missing, files ->
+            def faults = cohort.faults + missing + files.collectMany { json -> readJson(json) }
+            refusedPatients(sheet, cohort, faults)
+        }
+
+    def ch_accepted = ch_exam
+        .combine(ch_refused.map { refused -> [refused] })
+        .filter { meta, _row, _files, _reference, refused -> !refused.containsKey(meta.patient) }
+        .branch { meta, row, files, _reference, _refused ->
+            preoperative: meta.role == 'preop'
+            return tuple(meta, row, files)
+            followup: true
+            return tuple(meta, row, files)
+        }
+
+    def ch_failure = ch_refused.flatMap { refused -> refused.entrySet().toList() }.collectFile { entry ->
+        def reason = entry.value.collect { fault -> "line ${fault.line}: ${fault.column}: ${fault.what}" }.join(' | ')
+        ["sub-${entry.key}_input_failure.json".toString(), groovy.json.JsonOutput.toJson([patient: entry.key, session: null, model: null, stage: 'input', reason: reason])]
+    }
+
+    emit:
+    cohort = COHORT_VALIDATE.out.cohort // cohort.json
+    preoperative = ch_accepted.preoperative // [meta, row, files]
+    followup = ch_accepted.followup // [meta, row, files]
+    score = ch_accepted.preoperative.flatMap { meta, row, files ->
+        row.scores.collect { name, staged -> tuple(meta + [model: name], files[(staged.tokenize('/')[1] as int) - 1]) }
+    } // [meta with model, score map]
+    failure = ch_failure // JSON records
+    versions = COHORT_VALIDATE.out.versions
+}

@@ -1,0 +1,81 @@
+/*
+    The whole road: samplesheet -> exams -> maps -> plans -> scores -> report.
+    A sheet without follow-ups takes the same road; its patients get maps and plans, and no scores.
+*/
+
+include { SIMULATE_COHORT   } from '../subworkflows/local/simulate_cohort/main.nf'
+include { VALIDATE_COHORT   } from '../subworkflows/local/validate_cohort/main.nf'
+include { PREPARE_EXAM      } from '../subworkflows/local/prepare_exam/main.nf'
+include { SEGMENT           } from '../subworkflows/local/segment/main.nf'
+include { REGISTER_FOLLOWUP } from '../subworkflows/local/register_followup/main.nf'
+include { PREDICT           } from '../subworkflows/local/predict/main.nf'
+include { PLAN              } from '../subworkflows/local/plan/main.nf'
+include { EVALUATE          } from '../subworkflows/local/evaluate/main.nf'
+include { REPORT            } from '../subworkflows/local/report/main.nf'
+
+workflow PREDICTGBM {
+    take:
+    ch_options // value: [models: [entry, ...], simulated: bool, sheet: path or null]
+
+    main:
+    def ch_atlas = channel.value(file(params.atlas, type: 'dir'))
+
+    SIMULATE_COHORT(ch_options.filter { options -> options.simulated }, ch_atlas)
+
+    def ch_sheet = ch_options
+        .filter { options -> !options.simulated }
+        .map { options -> tuple(options.sheet, [:]) }
+        .mix(SIMULATE_COHORT.out.sheet)
+
+    VALIDATE_COHORT(ch_sheet)
+
+    PREPARE_EXAM(VALIDATE_COHORT.out.preoperative, ch_atlas)
+
+    SEGMENT(PREPARE_EXAM.out.exam)
+
+    REGISTER_FOLLOWUP(VALIDATE_COHORT.out.followup, SEGMENT.out.exam)
+
+    PREDICT(SEGMENT.out.exam, VALIDATE_COHORT.out.score, ch_options)
+
+    PLAN(SEGMENT.out.exam, PREDICT.out.map)
+
+    EVALUATE(
+        VALIDATE_COHORT.out.cohort,
+        PREPARE_EXAM.out.summary,
+        SEGMENT.out.exam,
+        REGISTER_FOLLOWUP.out.segmentation,
+        REGISTER_FOLLOWUP.out.summary,
+        PREDICT.out.map,
+        PLAN.out.plan,
+        VALIDATE_COHORT.out.failure.mix(
+            PREPARE_EXAM.out.failure,
+            REGISTER_FOLLOWUP.out.failure,
+            PREDICT.out.failure,
+            PLAN.out.failure,
+        ),
+        ch_options,
+    )
+
+    def ch_versions = SIMULATE_COHORT.out.versions.mix(
+        VALIDATE_COHORT.out.versions,
+        PREPARE_EXAM.out.versions,
+        REGISTER_FOLLOWUP.out.versions,
+        PREDICT.out.versions,
+        PLAN.out.versions,
+        EVALUATE.out.versions,
+    )
+
+    REPORT(
+        SEGMENT.out.exam,
+        PREDICT.out.map,
+        PLAN.out.plan,
+        EVALUATE.out.recurrence,
+        EVALUATE.out.tables,
+        ch_options,
+        ch_versions,
+    )
+
+    emit:
+    report = REPORT.out.report // path: multiqc_report.html
+    tables = EVALUATE.out.tables // path: tables/
+}
