@@ -1,0 +1,306 @@
+"""How well a plan meets the recurrence: coverage, overlap, surface distance, lesions, coverage-volume curve.
+
+Every recurrence voxel counts, also one outside the brain mask, which no plan can reach: leaving it out
+would reward a mask that cuts recurrence off. Its volume is reported beside the measures. What cannot be
+evaluated is NaN, never 0 or 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+
+from predictgbm.labels import CORE, RECURRENCE, WHOLE_TUMOR, region
+from predictgbm.planning import (
+    MARGIN_MM,
+    bounding_box,
+    distance_um,
+    fill_holes,
+    rank_voxels,
+    soc_mask,
+)
+
+#: Volumes at which the coverage-volume curve is sampled, as fractions of the plan's volume.
+CURVE_FRACTIONS: tuple[float, ...] = tuple(round(0.05 * i, 2) for i in range(1, 41))
+
+
+def coverage(plan: NDArray[np.bool_], recurrence: NDArray[np.bool_]) -> float:
+    """Return the part of the recurrence inside the plan, |R and P| / |R|, 0 to 1; NaN without recurrence."""
+    total = np.count_nonzero(recurrence)
+    return float(np.count_nonzero(plan & recurrence) / total) if total else math.nan
+
+
+def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Return the Dice coefficient 2 |A and B| / (|A| + |B|), 0 to 1; NaN if both are empty."""
+    total = np.count_nonzero(a) + np.count_nonzero(b)
+    return float(2 * np.count_nonzero(a & b) / total) if total else math.nan
+
+
+def surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the voxels of a 3-D mask with a face neighbour outside it; beyond the array is outside."""
+    padded = np.pad(mask, 1)
+    inner = mask.copy()
+    for axis in range(3):
+        for shift in (-1, 1):
+            inner &= np.roll(padded, shift, axis)[1:-1, 1:-1, 1:-1]
+    return mask & ~inner
+
+
+def hd95_mm(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: Sequence[float]) -> float:
+    """Return the 95th percentile Hausdorff distance of two masks, in mm.
+
+    The larger of the two directed values: the 95th percentile (linear interpolation) of the distances
+    from each surface voxel centre of one mask to the nearest of the other.
+
+    Parameters
+    ----------
+    a, b : bool arrays of one shape (nx, ny, nz)
+    spacing : voxel size along each axis, in mm
+
+    Returns
+    -------
+    float
+        NaN if a mask is empty.
+    """
+    if not (a.any() and b.any()):
+        return math.nan
+    box = bounding_box(a | b)
+    from_a, from_b = surface(a[box]), surface(b[box])
+    return max(
+        float(np.percentile(distance_um(target, spacing)[source], 95)) / 1000.0
+        for source, target in ((from_a, from_b), (from_b, from_a))
+    )
+
+
+def centre_distance_mm(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: Sequence[float]) -> float:
+    """Return the distance between the centres of mass of two masks, in mm; NaN if one is empty."""
+    if not (a.any() and b.any()):
+        return math.nan
+    shift = [np.mean(i) - np.mean(j) for i, j in zip(np.nonzero(a), np.nonzero(b), strict=True)]
+    return float(np.linalg.norm(np.multiply(shift, spacing)))
+
+
+def lesions(
+    plan: NDArray[np.bool_], recurrence: NDArray[np.bool_], spacing: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Return volume and coverage of each lesion of a recurrence, the largest first.
+
+    A lesion is a connected component; voxels that share a face, an edge or a corner are connected.
+
+    Returns
+    -------
+    list of {"lesion": number from 1, "volume_ml": float, "coverage": 0 to 1}
+    """
+    if not recurrence.any():
+        return []
+    box = bounding_box(recurrence)
+    component = cc3d.connected_components(recurrence[box], connectivity=26)
+    size = np.bincount(component.ravel())
+    covered = np.bincount(component[plan[box]], minlength=size.size)
+    largest_first = 1 + np.argsort(-size[1:], kind="stable")
+    return [
+        {
+            "lesion": number,
+            "volume_ml": _volume_ml(int(size[label]), spacing),
+            "coverage": float(covered[label] / size[label]),
+        }
+        for number, label in enumerate(largest_first, 1)
+    ]
+
+
+def coverage_curve(
+    order: NDArray[np.integer],
+    recurrence: NDArray[np.bool_],
+    n_voxels: int,
+    fractions: Sequence[float] = CURVE_FRACTIONS,
+) -> NDArray[np.float64]:
+    """Return the coverage reached by the plans of a growing volume.
+
+    Parameters
+    ----------
+    order : int array
+        Flat indices of the brain's voxels, best first, as :func:`predictgbm.planning.rank_voxels` gives
+        them; at least as many as the largest fraction needs, or all of the brain.
+    recurrence : bool array of shape (nx, ny, nz)
+        Not empty.
+    n_voxels : int
+        Voxels of the plan at fraction 1.
+    fractions
+        Volumes to sample, as fractions of ``n_voxels``, rounded to whole voxels.
+
+    Returns
+    -------
+    float array of shape (len(fractions),), 0 to 1
+    """
+    reached = np.concatenate([[0], np.cumsum(recurrence.ravel()[order])])
+    voxels = np.floor(np.multiply(fractions, n_voxels) + 0.5).astype(int)
+    return reached[np.minimum(voxels, len(order))] / np.count_nonzero(recurrence)
+
+
+def curve_area(fractions: Sequence[float], values: NDArray[np.float64]) -> float:
+    """Return the mean height of a curve over its range (trapezoids), 0 to 1 for coverages."""
+    x = np.asarray(fractions)
+    return float(np.sum(np.diff(x) * (values[1:] + values[:-1]) / 2) / (x[-1] - x[0]))
+
+
+def voxels_to_cover(order: NDArray[np.integer], recurrence: NDArray[np.bool_], n_covered: int) -> int | None:
+    """Return how many voxels of a rank order cover ``n_covered`` recurrence voxels; None if all do not."""
+    if n_covered == 0:
+        return 0
+    reached = np.cumsum(recurrence.ravel()[order])
+    needed = int(np.searchsorted(reached, n_covered)) + 1
+    return needed if needed <= len(order) else None
+
+
+def evaluate_plan(
+    plan: NDArray[np.bool_],
+    recurrence: NDArray[np.integer],
+    brain: NDArray[np.bool_],
+    spacing: Sequence[float],
+) -> dict[str, Any]:
+    """Measure a plan against the recurrence that came.
+
+    Parameters
+    ----------
+    plan : bool array of shape (nx, ny, nz)
+    recurrence : int array of the same shape
+        Canonical labels of the follow-up, registered to the exam of the plan.
+    brain : bool array of the same shape
+        Brain mask, whose holes are filled; only tells how much of plan and recurrence lies outside.
+    spacing : voxel size along each axis, in mm
+
+    Returns
+    -------
+    dict
+        ``coverage_<definition>`` for each definition of :data:`predictgbm.labels.RECURRENCE`; ``dice`` and
+        ``hd95_mm`` of plan and enhancing recurrence; volumes in ml; ``lesions`` of the enhancing recurrence;
+        ``reason``, which names what is NaN and why, or None.
+    """
+    inside = fill_holes(brain)
+    regions = {name: region(recurrence, members) for name, members in RECURRENCE.items()}
+    enhancing = regions["enhancing"]
+    result: dict[str, Any] = {f"coverage_{name}": coverage(plan, mask) for name, mask in regions.items()}
+    has_target = bool(enhancing.any())
+    result["dice"] = dice(plan, enhancing) if has_target else math.nan
+    result["hd95_mm"] = hd95_mm(plan, enhancing, spacing)
+    result["plan_ml"] = _volume_ml(plan, spacing)
+    result["plan_outside_brain_ml"] = _volume_ml(plan & ~inside, spacing)
+    for name, mask in regions.items():
+        result[f"recurrence_{name}_ml"] = _volume_ml(mask, spacing)
+    result["recurrence_outside_brain_ml"] = _volume_ml(enhancing & ~inside, spacing)
+    result["lesions"] = lesions(plan, enhancing, spacing)
+    result["n_lesions"] = len(result["lesions"])
+    result["reason"] = _reason(regions, plan)
+    return result
+
+
+def evaluate_tumor(
+    tumor_seg: NDArray[np.integer], recurrence: NDArray[np.integer], spacing: Sequence[float]
+) -> dict[str, float]:
+    """Measure the tumour before treatment, and how far from it the recurrence came.
+
+    Parameters
+    ----------
+    tumor_seg, recurrence : int arrays of one shape (nx, ny, nz)
+        Canonical labels of the pre-operative exam and of the registered follow-up.
+    spacing : voxel size along each axis, in mm
+
+    Returns
+    -------
+    dict
+        ``tumor_core_ml``, ``tumor_whole_ml`` and ``com_distance_cm``, from the centre of mass of the core
+        to that of the enhancing recurrence (NaN without one).
+    """
+    core = region(tumor_seg, CORE)
+    enhancing = region(recurrence, RECURRENCE["enhancing"])
+    return {
+        "tumor_core_ml": _volume_ml(core, spacing),
+        "tumor_whole_ml": _volume_ml(region(tumor_seg, WHOLE_TUMOR), spacing),
+        "com_distance_cm": centre_distance_mm(core, enhancing, spacing) / 10.0,
+    }
+
+
+def evaluate_score(
+    score: NDArray[np.floating],
+    tumor_seg: NDArray[np.integer],
+    plan: NDArray[np.bool_],
+    recurrence: NDArray[np.integer],
+    brain: NDArray[np.bool_],
+    spacing: Sequence[float],
+    margin: float = MARGIN_MM,
+    core_first: bool = False,
+) -> dict[str, Any]:
+    """Measure a score map at other volumes than the plan's: the coverage-volume curve.
+
+    Parameters
+    ----------
+    score, tumor_seg, brain, spacing, margin, core_first
+        As for :func:`predictgbm.planning.rank_voxels` and :func:`predictgbm.planning.soc_mask`.
+    plan : bool array of the same shape
+        Its volume is fraction 1 of the curve.
+    recurrence : int array of the same shape
+        Canonical labels of the registered follow-up.
+
+    Returns
+    -------
+    dict
+        ``curve``: {"fraction", "coverage_enhancing"} or None without plan or enhancing recurrence;
+        ``curve_area``: its mean height; ``volume_at_soc_coverage_ml``: the smallest volume of this map that
+        covers as much as the standard of care; ``plan_follows_score``: whether the plan is the map's top.
+
+    Raises
+    ------
+    PlanError
+        As the functions named above.
+    """
+    n_voxels = int(np.count_nonzero(plan))
+    core = region(tumor_seg, CORE)
+    limit = math.ceil(max(CURVE_FRACTIONS) * n_voxels)
+    order = rank_voxels(score, core, brain, spacing, limit, core_first)
+    result: dict[str, Any] = {
+        "curve": None,
+        "curve_area": math.nan,
+        "volume_at_soc_coverage_ml": math.nan,
+        "plan_follows_score": bool(plan.ravel()[order[:n_voxels]].all()),
+    }
+    enhancing = region(recurrence, RECURRENCE["enhancing"])
+    if not (n_voxels and enhancing.any()):
+        return result
+    values = coverage_curve(order, enhancing, n_voxels)
+    result["curve"] = {"fraction": list(CURVE_FRACTIONS), "coverage_enhancing": values.tolist()}
+    result["curve_area"] = curve_area(CURVE_FRACTIONS, values)
+    soc = soc_mask(tumor_seg, brain, spacing, margin)
+    target = int(np.count_nonzero(soc & enhancing))
+    needed = voxels_to_cover(order, enhancing, target)
+    if needed is None:
+        full = rank_voxels(score, core, brain, spacing, None, core_first)
+        needed = voxels_to_cover(full, enhancing, target)
+    assert needed is not None, "the standard of care lies in the brain, so the whole brain covers as much"
+    result["volume_at_soc_coverage_ml"] = _volume_ml(needed, spacing)
+    return result
+
+
+def _volume_ml(mask_or_count: NDArray[np.bool_] | int, spacing: Sequence[float]) -> float:
+    count = mask_or_count if isinstance(mask_or_count, int) else int(np.count_nonzero(mask_or_count))
+    return count * math.prod(spacing) / 1000.0
+
+
+def _reason(regions: dict[str, NDArray[np.bool_]], plan: NDArray[np.bool_]) -> str | None:
+    """Say in words which measures are NaN, and why."""
+    faults = []
+    absent = [name for name, mask in regions.items() if not mask.any()]
+    if len(absent) == len(regions):
+        faults.append("no recurrence in the follow-up")
+    elif absent:
+        words = {
+            name: f"{name} (label {', '.join(str(int(m)) for m in RECURRENCE[name])})" for name in absent
+        }
+        faults.append(f"no recurrence of definition {' or '.join(words.values())} in the follow-up")
+    if not plan.any():
+        faults.append("the plan is empty")
+    return "; ".join(faults) or None

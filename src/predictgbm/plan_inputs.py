@@ -1,0 +1,71 @@
+"""Reading what plans and their evaluation need, all in one voxel order.
+
+Everything is turned to RAS, whatever the order it is stored in, so that the last tie-break of a plan, the
+flat index, means the same place in the head for every file.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from predictgbm.images import Image, ImageError, conform, read_image
+from predictgbm.labels import LabelError, to_canonical
+
+
+def as_ras(image: Image) -> Image:
+    """Return the image with axes permuted and flipped to the order closest to right, anterior, superior."""
+    orientation = nib.io_orientation(image.affine)
+    return Image(
+        np.ascontiguousarray(nib.apply_orientation(image.data, orientation)),
+        image.affine @ nib.orientations.inv_ornt_aff(orientation, image.shape),
+        image.name,
+    )
+
+
+def read_on(path: str | os.PathLike[str], reference: Image, dtype: DTypeLike) -> NDArray[Any]:
+    """Read an image in the voxel order of a reference on the same grid.
+
+    Raises
+    ------
+    ImageError
+        From :func:`predictgbm.images.read_image` and :func:`predictgbm.images.conform`.
+    """
+    return conform(read_image(path, dtype), reference).data
+
+
+def read_mask(path: str | os.PathLike[str], reference: Image) -> NDArray[np.bool_]:
+    """Read a mask: any type, 0 and one other whole number.
+
+    Raises
+    ------
+    ImageError
+        As :func:`read_on`, and if the image holds fractions or more than two values.
+    """
+    data = read_on(path, reference, np.uint8)
+    values = np.flatnonzero(np.bincount(data.ravel(), minlength=256)[1:]) + 1
+    if values.size > 1:
+        shown = ", ".join(map(str, values[:6].tolist()))
+        raise ImageError(f"{path}: holds the values {shown}; a mask has 0 and one other value")
+    return data.astype(bool)
+
+
+def read_labels(path: str | os.PathLike[str], reference: Image, convention: str) -> NDArray[np.uint8]:
+    """Read a tumour segmentation and translate it to the canonical labels.
+
+    Raises
+    ------
+    ImageError
+        As :func:`read_on`.
+    LabelError
+        If the file holds a label that the convention does not know.
+    """
+    data = read_on(path, reference, np.uint8)
+    try:
+        return to_canonical(data, convention)
+    except LabelError as error:
+        raise LabelError(f"{path}: {error}") from error
