@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""Check a samplesheet and write its exams, or all its faults at once, as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from predictgbm.cohort.faults import format_fault
+from predictgbm.cohort.samplesheet import check_samplesheet
+
+SCHEMA = Path(__file__).resolve().parent.parent / "assets" / "schema_input.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="A sheet with faults still ends with status 0: the list of faults is a result.",
+    )
+    parser.add_argument("--sheet", type=Path, required=True, help="samplesheet, CSV or TSV, one row per exam")
+    parser.add_argument("--name", help="what to call the sheet in messages (default: its file name)")
+    parser.add_argument(
+        "--schema", type=Path, default=SCHEMA, help="JSON schema of the rows (default: %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="JSON to write: rows, faults, models_scores")
+    parser.add_argument("--format", action="store_true", help="also print each fault on a line")
+    args = parser.parse_args()
+
+    cohort = check_samplesheet(args.sheet.read_bytes(), json.loads(args.schema.read_text("utf-8")))
+    name = args.name or args.sheet.name
+    if args.format:
+        for fault in cohort["faults"]:
+            print(format_fault(fault, name))
+    cohort["faults"] = [asdict(fault) for fault in cohort["faults"]]
+    args.out.write_text(json.dumps(cohort, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A cohort: its samplesheet, the checks of its exams, and the choice of the follow-up that is scored."""

@@ -1,0 +1,175 @@
+"""Checks of the images of one exam, in the words of the samplesheet they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from predictgbm.cohort.faults import Fault
+from predictgbm.images import Image, ImageError, conform, describe
+from predictgbm.labels import CORE, LabelError, Tumor, region, to_canonical
+
+#: Columns that hold labels or a mask -> read as whole numbers; all other columns hold grey values or
+#: fractions.
+LABEL_COLUMNS = ("brain_mask", "tumor_seg", "registered_seg")
+TISSUE_COLUMNS = ("tissue_wm", "tissue_gm", "tissue_csf")
+
+#: Columns that no step of this version reads, so that nothing is asked of their files.
+UNREAD_COLUMNS = ("dti",)
+
+#: What interpolation may add to or take from a probability.
+FRACTION_TOLERANCE = 1e-3
+
+#: The brain mask has to hold this share of the tumour core; less means that the two are not of one exam.
+MINIMUM_CORE_IN_BRAIN = 0.5
+
+
+def reading_fault(row: Mapping[str, Any], column: str, path: Path, error: ImageError) -> Fault:
+    """Turn the error of a file that could not be read into a fault of its row and column."""
+    what, separator, remedy = str(error).replace(str(path), path.name).rpartition("; ")
+    expected = "a complete 3-D NIfTI image of finite numbers"
+    return (
+        _fault(row, column, what, f"{expected}: {remedy}")
+        if separator
+        else _fault(row, column, remedy, expected)
+    )
+
+
+def check_exam(
+    row: Mapping[str, Any], images: Mapping[str, Image], preop: Image | None = None
+) -> list[Fault]:
+    """Return what is wrong with the images of one exam.
+
+    Parameters
+    ----------
+    row
+        The exam's row as :func:`~predictgbm.cohort.samplesheet.check_samplesheet` returns it.
+    images
+        Image of each column that could be read; :data:`LABEL_COLUMNS` with whole numbers.
+    preop
+        For a follow-up, an image of its pre-operative exam, on whose grid ``registered_seg`` has to be.
+    """
+    return list(_check_exam(row, images, preop))
+
+
+def _check_exam(row: Mapping[str, Any], images: Mapping[str, Image], preop: Image | None) -> Iterator[Fault]:
+    own = {column: image for column, image in images.items() if column != "registered_seg"}
+    reference_column = next((c for c in ("t1c", "t1", "t2", "flair", *own) if c in own), None)
+    if reference_column:
+        for column, image in own.items():
+            yield from _check_grid(row, column, image, own[reference_column], reference_column)
+    if "registered_seg" in images and preop is not None:
+        yield from _check_grid(
+            row, "registered_seg", images["registered_seg"], preop, "the pre-operative exam"
+        )
+
+    for column, image in images.items():
+        if column in LABEL_COLUMNS:
+            continue
+        low, high = float(image.data.min()), float(image.data.max())
+        if column in TISSUE_COLUMNS:
+            yield from _check_tissue(row, column, low, high)
+        elif low == high:
+            yield _fault(
+                row, column, f"every voxel is {low:g}, the image is blank", "an image that shows the brain"
+            )
+
+    if "brain_mask" in images:
+        present = np.flatnonzero(np.bincount(images["brain_mask"].data.ravel()))
+        inside = present[present > 0]
+        if len(inside) == 0:
+            yield _fault(row, "brain_mask", "mask is empty", "1 in the brain and 0 outside")
+        elif len(inside) > 1:
+            values = ", ".join(map(str, present[:8]))
+            yield _fault(
+                row,
+                "brain_mask",
+                f"mask has the values {values}",
+                "1 in the brain and 0 outside, nothing else",
+            )
+
+    for column, convention in (("tumor_seg", "tumor_labels"), ("registered_seg", "registered_labels")):
+        if column in images:
+            yield from _check_labels(row, column, convention, images)
+
+
+def _check_grid(
+    row: Mapping[str, Any], column: str, image: Image, reference: Image, whose: str
+) -> Iterator[Fault]:
+    try:
+        conform(image, reference)
+    except ImageError:
+        yield _fault(
+            row,
+            column,
+            f"image is not on the voxel grid of {whose}: {describe(image)} against {describe(reference)}",
+            f"the same size, voxel size and position as {whose}; resample it to that grid",
+        )
+
+
+def _check_tissue(row: Mapping[str, Any], column: str, low: float, high: float) -> Iterator[Fault]:
+    if low < -FRACTION_TOLERANCE or high > 1 + FRACTION_TOLERANCE:
+        yield _fault(
+            row,
+            column,
+            f"values run from {low:g} to {high:g}",
+            "probabilities from 0 to 1 (not per cent or 0-255)",
+        )
+    elif high <= 0:
+        yield _fault(row, column, "tissue map is zero everywhere", "probabilities from 0 to 1")
+
+
+def _check_labels(
+    row: Mapping[str, Any], column: str, convention: str, images: Mapping[str, Image]
+) -> Iterator[Fault]:
+    image = images[column]
+    try:
+        labels = to_canonical(image.data, row[convention])
+    except LabelError as error:
+        what, _, known = str(error).partition("; ")
+        yield _fault(
+            row, column, what, f"only known labels ({known}); name another convention in column {convention}"
+        )
+        return
+    if column != "tumor_seg" or row["meta"]["role"] != "preop":
+        return
+    core = region(labels, CORE)
+    present = set(np.flatnonzero(np.bincount(labels.ravel())).tolist())
+    if Tumor.CAVITY in present and Tumor.ENHANCING not in present:
+        yield _fault(
+            row,
+            column,
+            "label 4 (resection cavity) is present and label 3 (enhancing tumour) is not, before surgery",
+            "3 for enhancing tumour; where 4 means enhancing tumour, as in BraTS until 2021, "
+            "write brats2021 in column tumor_labels",
+        )
+    elif not core.any():
+        what = (
+            "has oedema and no tumour core" if Tumor.EDEMA in present else "shows no tumour, every voxel is 0"
+        )
+        yield _fault(
+            row,
+            column,
+            f"segmentation {what}",
+            "a tumour core: voxels of label 1 (necrosis) or 3 (enhancing tumour)",
+        )
+    elif "brain_mask" in images and images["brain_mask"].data.any():
+        try:
+            brain = conform(images["brain_mask"], image).data > 0
+        except ImageError:
+            return  # already told by the comparison of the grids
+        share = np.count_nonzero(core & brain) / np.count_nonzero(core)
+        if share < MINIMUM_CORE_IN_BRAIN:
+            yield _fault(
+                row,
+                "brain_mask",
+                f"mask holds {share:.0%} of the tumour core",
+                "a brain mask of this exam, the tumour included",
+            )
+
+
+def _fault(row: Mapping[str, Any], column: str, what: str, expected: str) -> Fault:
+    return Fault(row["line"], column, what, expected, row["meta"]["patient"])

@@ -1,0 +1,91 @@
+"""From the images of an exam in atlas space to what the models read: brain mask, tissue maps, volumes."""
+
+from __future__ import annotations
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+
+from predictgbm.atlas import Atlas, normalise_tissue, resample_atlas
+from predictgbm.images import Image, ImageError, conform
+
+#: A brain that shares less than this with the atlas brain (Dice) does not lie in atlas space.
+MINIMUM_ATLAS_DICE = 0.7
+
+
+def derive_brain_mask(t1c: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return the brain of a brain-extracted image: its non-zero voxels, largest component, holes filled.
+
+    Parameters
+    ----------
+    t1c
+        Image of shape (nx, ny, nz), 0 outside the brain.
+
+    Raises
+    ------
+    ValueError
+        If every voxel is zero.
+    """
+    mask = t1c != 0
+    if not mask.any():
+        raise ValueError("every voxel is zero, there is no brain to find")
+    brain = cc3d.largest_k(mask, k=1, connectivity=26) > 0
+    # A rim of background joins everything outside into one component; whatever it does not reach is a hole.
+    outside = cc3d.connected_components(~np.pad(brain, 1), connectivity=6)
+    filled: NDArray[np.bool_] = (outside != outside[0, 0, 0])[1:-1, 1:-1, 1:-1]
+    return filled
+
+
+def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Return the Dice overlap of two masks, 2 |A and B| / (|A| + |B|); NaN if both are empty."""
+    total = np.count_nonzero(a) + np.count_nonzero(b)
+    return 2.0 * np.count_nonzero(a & b) / total if total else float("nan")
+
+
+def atlas_on_grid(atlas: Atlas, reference: Image) -> Atlas:
+    """Bring the atlas to the grid of an exam: reordered where the grid is the atlas's own, else resampled."""
+    try:
+        t1, wm, gm, csf, brain = (
+            conform(Image(array, atlas.affine, "atlas"), reference).data
+            for array in (atlas.t1, atlas.wm, atlas.gm, atlas.csf, atlas.brain_mask)
+        )
+    except ImageError:
+        return resample_atlas(atlas, reference.shape, reference.affine)
+    return Atlas(t1, wm, gm, csf, brain, reference.affine, reference.spacing)
+
+
+def tissue_prior(
+    atlas: Atlas, reference: Image, brain_mask: NDArray[np.bool_], t1: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], float]:
+    """Return the atlas's tissue maps on the grid of an exam in atlas space, summing to 1 in the exam's brain.
+
+    Parameters
+    ----------
+    atlas
+        Atlas on its own grid.
+    reference
+        Image of the exam whose grid is wanted.
+    brain_mask, t1
+        Brain mask and T1 image of the exam, arrays of the reference's shape. T1 decides where the atlas says
+        nothing.
+
+    Returns
+    -------
+    wm, gm, csf : float32 arrays, 0 to 1, 0 outside the brain
+    overlap : Dice of the exam's brain with the atlas's
+
+    Raises
+    ------
+    ImageError
+        If the brains overlap by less than :data:`MINIMUM_ATLAS_DICE`.
+    """
+    placed = atlas_on_grid(atlas, reference)
+    overlap = dice(brain_mask, placed.brain_mask)
+    if overlap < MINIMUM_ATLAS_DICE:
+        raise ImageError(
+            f"{reference.name}: exam is not in SRI24 space, its brain overlaps the atlas brain by "
+            f"{overlap:.0%} (Dice), at least {MINIMUM_ATLAS_DICE:.0%} expected; register it to SRI24 and "
+            "remove the skull, or, if its background is not 0, give a brain mask"
+        )
+    wm, gm, csf = normalise_tissue(t1, placed.wm, placed.gm, placed.csf, brain_mask)
+    return wm, gm, csf, overlap
