@@ -11,6 +11,7 @@ commands turn everything to RAS).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cc3d
@@ -61,7 +62,18 @@ def distance_um(mask: NDArray[np.bool_], spacing: Sequence[float]) -> NDArray[np
     spacing : voxel size along each axis, in mm
     """
     distance = edt.edt(~mask, anisotropy=tuple(spacing), black_border=False)
-    return np.rint(distance * 1000.0).astype(np.int32)
+    distance *= 1000.0
+    return np.rint(distance, out=distance).astype(np.int32)
+
+
+def _distance_um_at(
+    wanted: NDArray[np.bool_], mask: NDArray[np.bool_], spacing: Sequence[float]
+) -> NDArray[np.int32]:
+    """Return :func:`distance_um` at the wanted voxels alone, in C order; only their box is computed."""
+    if not wanted.any():
+        return np.zeros(0, np.int32)
+    box = bounding_box(wanted | mask)
+    return distance_um(mask[box], spacing)[wanted[box]]
 
 
 def soc_mask(
@@ -92,9 +104,13 @@ def soc_mask(
         raise PlanError(f"a margin of {margin:g} mm makes no plan; give 0 mm or more")
     core = region(tumor_seg, CORE)
     _check(brain_mask, core)
-    result = fill_holes(brain_mask)
-    box = bounding_box(result | core)
-    result[box] &= distance_um(core[box], spacing) <= round(margin * 1000.0)
+    inside = fill_holes(brain_mask)
+    near = tuple(
+        slice(max(0, side.start - reach), side.stop + reach)
+        for side, reach in zip(bounding_box(core), (math.ceil(margin / s) for s in spacing), strict=True)
+    )
+    result = np.zeros_like(inside)
+    result[near] = inside[near] & (distance_um(core[near], spacing) <= round(margin * 1000.0))
     if not result.any():
         raise PlanError(
             f"no voxel within {margin:g} mm of the tumour core lies in the brain mask; "
@@ -148,33 +164,31 @@ def rank_voxels(
     """
     _check(brain, core, score)
     inside = fill_holes(brain)
-    box = bounding_box(inside | core)
-    inside_box, core_box = inside[box], core[box]
-    index = np.flatnonzero(inside)
-    value = score[box][inside_box].astype(np.float64)
+    value = score[inside].astype(np.float64)
     if not np.isfinite(value).all():
         raise PlanError(f"{np.count_nonzero(~np.isfinite(value))} scores in the brain are NaN or infinite")
-
     count = value.size if limit is None else min(max(limit, 0), value.size)
-    if count == 0:
-        return index[:0]
-    ahead = core_box[inside_box] & core_first
-    positive = value > 0
-    if positive.any() and not (chosen := positive | ahead).all():
-        seeds = np.zeros_like(inside_box)
-        seeds[inside_box] = chosen
-        # Distances of voxels outside the set are above zero: their negatives rank below every positive score.
-        value[~chosen] = -distance_um(seeds, spacing)[inside_box][~chosen].astype(np.float64)
+    ahead = core[inside] & core_first
+    if (value > 0).any():
+        chosen = (value > 0) | ahead
+        if count <= np.count_nonzero(chosen):
+            value[~chosen] = -np.inf
+        else:
+            seeds, others = np.zeros_like(inside), np.zeros_like(inside)
+            seeds[inside], others[inside] = chosen, ~chosen
+            # Outside the set every distance is above zero: negated, it ranks below every positive score.
+            value[~chosen] = -_distance_um_at(others, seeds, spacing).astype(np.float64)
     value[ahead] = np.inf
 
-    if count < value.size:
+    candidates = inside
+    if 0 < count < value.size:
         best = value >= np.partition(value, value.size - count)[value.size - count]
-        index, value = index[best], value[best]
-    else:
-        best = np.ones(value.size, bool)
-    to_core = distance_um(core_box, spacing)[inside_box][best]
-    order = np.lexsort((to_core, -value))  # stable, so the flat index is the last key
-    return index[order[:count]].astype(np.int64, copy=False)
+        candidates = np.zeros_like(inside)
+        candidates[inside] = best
+        value = value[best]
+    to_core = _distance_um_at(candidates, core, spacing)
+    order = np.lexsort((to_core, -value))[:count]  # stable, so the flat index is the last key
+    return np.flatnonzero(candidates)[order]
 
 
 def make_plan(

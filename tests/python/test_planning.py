@@ -8,13 +8,15 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from predictgbm.planning import PlanError, distance_um, fill_holes, make_plan, rank_voxels, soc_mask
 
+#: Enough to meet every branch on arrays this small; no deadline, since machines may be busy.
+tries = settings(max_examples=50, deadline=None)
 shapes = st.tuples(*[st.integers(2, 5)] * 3)
 spacings = st.tuples(*[st.sampled_from([0.5, 0.9, 1.0, 1.2, 3.0])] * 3)
 
@@ -51,16 +53,19 @@ def rank_by_definition(score, core, brain, spacing):
     return [int(np.ravel_multi_index(v, score.shape)) for v in sorted(voxels, key=key)]
 
 
+@tries
 @given(cases())
 def test_ranking_is_the_definition(case):
     assert rank_voxels(*case).tolist() == rank_by_definition(*case)
 
 
+@tries
 @given(cases(), st.integers(0, 130))
 def test_limited_ranking_is_the_start_of_the_full_one(case, limit):
     assert rank_voxels(*case, limit=limit).tolist() == rank_voxels(*case).tolist()[:limit]
 
 
+@tries
 @given(cases(), st.integers(0, 130))
 def test_plan_has_exactly_n_voxels_inside_the_brain(case, n):
     _, _, brain, _ = case
@@ -70,11 +75,13 @@ def test_plan_has_exactly_n_voxels_inside_the_brain(case, n):
     assert not (plan & ~inside).any()
 
 
+@tries
 @given(cases(), st.integers(0, 60), st.integers(0, 60))
 def test_plans_are_nested(case, n, more):
     assert not (make_plan(*case, n) & ~make_plan(*case, n + more)).any()
 
 
+@tries
 @given(
     cases(),
     st.sampled_from(
@@ -86,6 +93,7 @@ def test_sign_keeping_increasing_transforms_change_nothing(case, transform):
     assert rank_voxels(transform(score), *rest).tolist() == rank_voxels(score, *rest).tolist()
 
 
+@tries
 @given(
     cases(-6, 0),
     st.sampled_from([lambda x: x - 7.5, np.exp, lambda x: x + 100, lambda x: -1 / (x - 8) - 9]),
@@ -96,6 +104,7 @@ def test_ranks_keep_their_order_whatever_their_sign(case, transform):
     assert rank_voxels(transform(score), *rest).tolist() == rank_voxels(score, *rest).tolist()
 
 
+@tries
 @given(cases(), st.permutations(range(3)), st.tuples(*[st.booleans()] * 3))
 def test_turned_arrays_give_the_turned_plan_up_to_the_last_tie(case, axes, flips):
     """Turning the arrays may change only which of voxels with equal score and distances is taken."""
@@ -123,6 +132,7 @@ def test_turned_arrays_give_the_turned_plan_up_to_the_last_tie(case, axes, flips
     assert len(keys) <= 1
 
 
+@tries
 @given(cases())
 def test_core_first(case):
     score, core, brain, spacing = case
@@ -138,6 +148,7 @@ def test_core_first(case):
         assert order[n_core:].tolist() == expected
 
 
+@tries
 @given(cases(), st.sampled_from([0.0, 0.5, 0.9, 1.5, 2.0, 3.0]))
 def test_soc_is_the_core_widened(case, margin):
     _, core, brain, spacing = case
@@ -154,6 +165,7 @@ def test_soc_is_the_core_widened(case, margin):
             soc_mask(labels, brain, spacing, margin)
 
 
+@tries
 @given(cases(), st.sampled_from([0.9, 2.0]))
 def test_soc_scores_and_distances_reproduce_the_soc_plan(case, margin):
     _, core, brain, spacing = case
@@ -174,6 +186,7 @@ def test_soc_scores_and_distances_reproduce_the_soc_plan(case, margin):
         np.testing.assert_array_equal(make_plan(score, core, brain, spacing, n), soc)
 
 
+@tries
 @given(hnp.arrays(bool, shapes))
 def test_filled_holes_as_scipy(mask):
     np.testing.assert_array_equal(fill_holes(mask), ndimage.binary_fill_holes(mask))
@@ -187,6 +200,7 @@ def test_a_cavity_is_filled_and_an_open_one_is_not():
     assert not fill_holes(shell)[2, 2, :3].any()
 
 
+@tries
 @given(hnp.arrays(bool, shapes), spacings)
 def test_distances_as_scipy(mask, spacing):
     assume(mask.any())
