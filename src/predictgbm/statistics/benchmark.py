@@ -1,0 +1,404 @@
+"""The tables of a whole benchmark, from the scores of every plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from predictgbm.labels import RECURRENCE
+from predictgbm.statistics.bootstrap import bca_interval
+from predictgbm.statistics.paired import (
+    count_zeros_and_ties,
+    hodges_lehmann,
+    holm,
+    rank_biserial,
+    sign_flip_p,
+    signed_rank_p,
+    spearman,
+)
+from predictgbm.tables import COVARIATES, TABLES, TableError, build, data_dictionary
+
+#: Definition of recurrence of the primary endpoint.
+PRIMARY = "enhancing"
+
+#: All patients together.
+POOLED = "pooled"
+
+#: With fewer patients there are neither tests nor intervals: no two-sided exact test could fall below 0.05.
+MINIMUM_PATIENTS = 5
+
+
+#: Columns of ``metrics`` that a record may leave to the cohort's row of its patient.
+IDENTITY = ("session", "cohort", "followup_session", "days")
+
+
+@dataclass
+class Analysis:
+    """Results of :func:`analyse`: rows of three tables, the family of Holm's rule, and remarks."""
+
+    summary: list[dict[str, Any]]
+    comparisons: list[dict[str, Any]]
+    correlations: list[dict[str, Any]]
+    family: list[dict[str, str]]
+    notes: list[str]
+
+
+@dataclass
+class _Remarks:
+    """What could not be computed: which models, by cause, data set and definition of recurrence."""
+
+    models: dict[tuple[str, str, str], list[str]] = field(default_factory=dict)
+
+    def add(self, cause: str, dataset: str, definition: str, model: str) -> None:
+        names = self.models.setdefault((cause, dataset, definition), [])
+        if model not in names:
+            names.append(model)
+
+    def sentences(self) -> list[str]:
+        """Return one sentence for all data sets and definitions in which a cause concerns the same models."""
+        definitions: dict[tuple[str, tuple[str, ...], str], list[str]] = {}
+        for (cause, dataset, definition), names in self.models.items():
+            definitions.setdefault((cause, tuple(names), dataset), []).append(definition)
+        datasets: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[str]] = {}
+        for (cause, models, dataset), found in definitions.items():
+            datasets.setdefault((cause, models, tuple(found)), []).append(dataset)
+        return [
+            f"{cause}: {', '.join(models)} in {', '.join(where)} (recurrence: {', '.join(found)})."
+            for (cause, models, found), where in datasets.items()
+        ]
+
+
+def volume_at_coverage(fraction: ArrayLike, coverage: ArrayLike, target: float, plan_ml: float) -> float:
+    """Return the least volume at which a coverage-volume curve reaches a coverage.
+
+    The curve runs through (0, 0) and is linear between its points.
+
+    Parameters
+    ----------
+    fraction
+        Planned volume over ``plan_ml``, shape (k,).
+    coverage
+        Coverage at these volumes, 0 to 1, shape (k,).
+    target
+        Coverage to reach.
+    plan_ml
+        Volume of the plan in ml.
+
+    Returns
+    -------
+    float
+        Volume in ml; NaN if the curve stays below ``target``.
+    """
+    order = np.argsort(np.asarray(fraction, np.float64), kind="stable")
+    x = np.concatenate([[0.0], np.asarray(fraction, np.float64)[order]])
+    y = np.concatenate([[0.0], np.asarray(coverage, np.float64)[order]])
+    reached = np.flatnonzero(y >= target - 1e-12)
+    if not reached.size:
+        return float("nan")
+    k = int(reached[0])
+    if k == 0:
+        return 0.0
+    part = min((target - y[k - 1]) / (y[k] - y[k - 1]), 1.0)
+    return float((x[k - 1] + part * (x[k] - x[k - 1])) * plan_ml)
+
+
+def analyse(
+    metrics: pd.DataFrame,
+    *,
+    models: Iterable[str] = (),
+    reference: str = "soc",
+    family_definitions: Sequence[str] = (PRIMARY,),
+    family_models: Sequence[str] | None = None,
+    draws: int = 10_000,
+    seed: int = 20251,
+) -> Analysis:
+    """Compute summary, comparisons with the reference, and correlations.
+
+    A patient is evaluable for a definition of recurrence if any model has a coverage there. Tests are of
+    complete cases; a model without output for an evaluable patient shows in ``mean_missing_as_zero``.
+
+    Parameters
+    ----------
+    metrics
+        Table ``metrics``, see :data:`predictgbm.tables.TABLES`.
+    models
+        Models to list even if they have no row in ``metrics``.
+    reference
+        The model that all others are compared with.
+    family_definitions, family_models
+        Definitions of recurrence and models (None: all) whose pooled comparisons form the family of Holm's
+        rule, declared before the results are seen. Every other test is exploratory.
+    draws, seed
+        Bootstrap samples and sign flips, and the seed of each.
+
+    Raises
+    ------
+    TableError
+        If the family names an unknown definition or model, or a cohort is called ``pooled``.
+    """
+    names = sorted({*metrics["model"].tolist(), *models})
+    candidates = [name for name in names if name != reference]
+    if family_models is None:
+        family_models = candidates
+    _refuse_unknown("recurrence definition", family_definitions, RECURRENCE)
+    _refuse_unknown("model", family_models, candidates)
+    cohort = metrics.drop_duplicates("patient").set_index("patient")["cohort"].astype(object)
+    cohort = cohort.where(cohort.notna(), "not given").astype(str)
+    if POOLED in set(cohort):
+        raise TableError(f"a cohort cannot be called '{POOLED}', which stands for all patients together")
+
+    remarks = _Remarks()
+    notes = []
+    if len(metrics) and reference not in names:
+        notes.append(f"No comparison: the reference model '{reference}' has no result.")
+    elif len(metrics) and not candidates:
+        notes.append(f"No comparison: '{reference}' is the only model.")
+
+    summary, comparisons = [], []
+    for definition in RECURRENCE:
+        coverage = _wide(metrics, f"coverage_{definition}", names)
+        for dataset, part in _datasets(coverage, cohort):
+            strata = cohort.loc[part.index].to_numpy()
+            for model in names:
+                summary.append(
+                    {"model": model, "dataset": dataset, "definition": definition}
+                    | _summarise(part[model].to_numpy(), strata, draws, seed)
+                )
+                if summary[-1]["n"] < MINIMUM_PATIENTS:
+                    remarks.add(
+                        f"Fewer than {MINIMUM_PATIENTS} patients, no interval", dataset, definition, model
+                    )
+            for model in candidates:
+                paired = part[model] - part[reference] if reference in names else part[model] * np.nan
+                row, remark = _compare(paired.dropna().to_numpy(), draws, seed)
+                in_family = dataset == POOLED and definition in family_definitions and model in family_models
+                comparisons.append(
+                    {"model": model, "dataset": dataset, "definition": definition, "in_family": in_family}
+                    | row
+                )
+                if remark and reference in names:
+                    remarks.add(remark, dataset, definition, model)
+
+    tests = [row for row in comparisons if row["in_family"]]
+    for row, p in zip(tests, holm([row["p_pratt"] for row in tests]).tolist(), strict=True):
+        row["p_adjusted"] = p
+    family = [
+        {"model": model, "dataset": POOLED, "definition": definition}
+        for definition in family_definitions
+        for model in family_models
+    ]
+    correlations = _correlate(metrics, candidates, reference, remarks)
+    return Analysis(summary, comparisons, correlations, family, notes + remarks.sentences())
+
+
+def _refuse_unknown(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise TableError(f"unknown {what} {', '.join(unknown)} in the family; known are {', '.join(known)}")
+
+
+def _wide(metrics: pd.DataFrame, column: str, names: list[str]) -> pd.DataFrame:
+    """Return patients x models of one column as float64; patients without any value are left out."""
+    wide = metrics.pivot(index="patient", columns="model", values=column)
+    return wide.reindex(columns=names).astype("float64").dropna(how="all").sort_index()
+
+
+def _datasets(coverage: pd.DataFrame, cohort: pd.Series) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield all patients together, then each cohort; nothing if there are no patients."""
+    if len(coverage):
+        yield POOLED, coverage
+    member = cohort.loc[coverage.index]
+    for name in sorted(set(member)):
+        yield name, coverage[member == name]
+
+
+def _summarise(coverage: np.ndarray, strata: np.ndarray, draws: int, seed: int) -> dict[str, Any]:
+    """Describe the coverage of one model; NaN stands for a patient without its output."""
+    complete = ~np.isnan(coverage)
+    values = coverage[complete]
+    n = values.size
+    row: dict[str, Any] = {"n": n, "mean_missing_as_zero": np.nan_to_num(coverage).mean()}
+    if n:
+        q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+        row |= {"mean": values.mean(), "median": median, "q1": q1, "q3": q3}
+    if n >= 2:
+        sd = values.std(ddof=1)
+        row |= {"sd": sd, "sem": sd / np.sqrt(n)}
+    if n >= MINIMUM_PATIENTS:
+        groups = strata[complete]
+        row["ci_low"], row["ci_high"] = bca_interval(values, groups, "mean", draws, seed)
+        row["median_ci_low"], row["median_ci_high"] = bca_interval(values, groups, "median", draws, seed)
+    return row
+
+
+def _compare(differences: np.ndarray, draws: int, seed: int) -> tuple[dict[str, Any], str | None]:
+    """Test paired differences; return the row and a remark on what is missing from it."""
+    n_zero, n_tied = count_zeros_and_ties(differences)
+    row: dict[str, Any] = {"n": differences.size, "n_zero": n_zero, "n_tied": n_tied, "p_pratt": float("nan")}
+    if not differences.size:
+        return row, "No patient with both results, no test"
+    shift = hodges_lehmann(differences)
+    row["shift"] = shift.estimate
+    if differences.size < MINIMUM_PATIENTS:
+        return row, f"Fewer than {MINIMUM_PATIENTS} pairs, no test"
+    if n_zero == differences.size:
+        return row, "All differences are zero, no test"
+    row |= {
+        "p_pratt": signed_rank_p(differences, "pratt"),
+        "p_wilcox": signed_rank_p(differences, "wilcoxon"),
+        "p_signflip": sign_flip_p(differences, draws, seed),
+        "shift_low": shift.low,
+        "shift_high": shift.high,
+        "rank_biserial": rank_biserial(differences),
+    }
+    return row, "Too few pairs for a 95 % interval of the shift" if np.isnan(shift.low) else None
+
+
+def _correlate(
+    metrics: pd.DataFrame, candidates: list[str], reference: str, remarks: _Remarks
+) -> list[dict[str, Any]]:
+    coverage = _wide(metrics, f"coverage_{PRIMARY}", sorted({*candidates, reference}))
+    if coverage.empty:
+        return []
+    # The covariates belong to the patient: any model's row tells them.
+    covariates = metrics.groupby("patient")[list(COVARIATES)].first().astype("float64").loc[coverage.index]
+    rows = []
+    for model in candidates:
+        gain = coverage[model] - coverage[reference]
+        for covariate in COVARIATES:
+            both = pd.concat([gain, covariates[covariate]], axis=1).dropna().to_numpy()
+            row: dict[str, Any] = {"model": model, "covariate": covariate, "n": len(both)}
+            if len(both) >= MINIMUM_PATIENTS:
+                row["rho"], row["p"] = spearman(both[:, 0], both[:, 1])
+                if np.isnan(row["rho"]):
+                    remarks.add(
+                        f"No correlation with {covariate}, one side is constant", POOLED, PRIMARY, model
+                    )
+            rows.append(row)
+    return rows
+
+
+def make_tables(
+    records: Sequence[Mapping[str, Any]],
+    cohort: Mapping[str, Any],
+    failures: Sequence[Mapping[str, Any]],
+    *,
+    simulated: bool = False,
+    reference: str = "soc",
+    draws: int = 10_000,
+    seed: int = 20251,
+    **family: Any,
+) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
+    """Make every table of a benchmark and the facts about its statistics.
+
+    Parameters
+    ----------
+    records
+        One per patient and model: the columns of table ``metrics``, ``lesions`` (a list of ``{lesion,
+        volume_ml, coverage}``) and ``curve`` (``{fraction: [...], coverage_enhancing: [...]}``).
+    cohort
+        ``patients``: rows of table ``cohort``; ``flow``: the list of ``{step, patients}`` from screening to
+        analysis. What a row leaves empty is taken from the patient's metrics, and the status is ``evaluated``
+        if there is a coverage, else ``predicted``. An absent flow is made of the statuses.
+    failures
+        Rows of table ``failures``.
+    simulated
+        Whether the patients are.
+    reference, draws, seed, **family
+        See :func:`analyse`.
+
+    Returns
+    -------
+    tables : dict of DataFrame
+        Those of :data:`predictgbm.tables.TABLES`, and ``data_dictionary``.
+    facts : dict
+        JSON values: seed, n_bootstrap, reference, models, datasets, primary, family, flow, simulated, notes.
+
+    Raises
+    ------
+    TableError
+        If a record does not fit its table, or two records are of the same patient and model.
+    """
+    patients = {row.get("patient"): row for row in cohort.get("patients", [])}
+    target = {r.get("patient"): r.get("coverage_enhancing") for r in records if r.get("model") == reference}
+    metric_rows, lesion_rows, curve_rows = [], [], []
+    for record in records:
+        identity = {"patient": record.get("patient"), "model": record.get("model")}
+        known = {k: v for k, v in patients.get(record.get("patient"), {}).items() if k in IDENTITY}
+        row = known | {k: v for k, v in record.items() if v is not None}
+        curve = record.get("curve") or {"fraction": [], "coverage_enhancing": []}
+        points = [
+            (x, y)
+            for x, y in zip(curve["fraction"], curve["coverage_enhancing"], strict=True)
+            if y is not None
+        ]
+        goal, plan_ml = target.get(record.get("patient")), record.get("plan_ml")
+        if points and goal is not None and plan_ml is not None:
+            fraction, coverage = np.array(points, np.float64).T
+            row["volume_at_soc_coverage_ml"] = volume_at_coverage(fraction, coverage, goal, plan_ml)
+        metric_rows.append(row)
+        lesion_rows += [identity | lesion for lesion in record.get("lesions") or []]
+        curve_rows += [identity | {"fraction": x, "coverage_enhancing": y} for x, y in points]
+
+    unique_failures = {tuple(row.get(name) for name in TABLES["failures"].names): row for row in failures}
+    tables = {
+        "metrics": build("metrics", metric_rows),
+        "lesions": build("lesions", lesion_rows),
+        "curves": build("curves", curve_rows),
+        "failures": build("failures", unique_failures.values()),
+    }
+    tables["cohort"] = build("cohort", _cohort_rows(patients, tables["metrics"]))
+    analysis = analyse(
+        tables["metrics"],
+        models=tables["failures"]["model"].dropna().tolist(),
+        reference=reference,
+        draws=draws,
+        seed=seed,
+        **family,
+    )
+    tables["summary"] = build("summary", analysis.summary)
+    tables["comparisons"] = build("comparisons", analysis.comparisons)
+    tables["correlations"] = build("correlations", analysis.correlations)
+    tables["data_dictionary"] = data_dictionary()
+    facts = {
+        "seed": seed,
+        "n_bootstrap": draws,
+        "reference": reference,
+        "models": sorted(set(tables["summary"]["model"]) | set(tables["metrics"]["model"])),
+        "datasets": sorted(set(tables["summary"]["dataset"])),
+        "primary": PRIMARY,
+        "family": analysis.family,
+        "flow": cohort.get("flow") or _flow(tables["cohort"]),
+        "simulated": simulated,
+        "notes": analysis.notes,
+    }
+    return tables, facts
+
+
+def _cohort_rows(patients: Mapping[Any, Mapping[str, Any]], metrics: pd.DataFrame) -> list[dict[str, Any]]:
+    """Complete the rows of table ``cohort`` by what the metrics tell about the patients."""
+    shared = [name for name in TABLES["cohort"].names if name in TABLES["metrics"].names and name != "reason"]
+    measured = metrics.groupby("patient")[[*shared, f"coverage_{PRIMARY}"]].first()
+    rows = []
+    for patient in [*patients, *(name for name in measured.index if name not in patients)]:
+        given = {k: v for k, v in patients.get(patient, {}).items() if v not in (None, "")}
+        found = measured.loc[patient].dropna().to_dict() if patient in measured.index else {}
+        status = "evaluated" if f"coverage_{PRIMARY}" in found else "predicted"
+        rows.append({"patient": patient, "status": status} | found | given)
+    return rows
+
+
+def _flow(cohort: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the steps from the samplesheet to the analysis, as far as the statuses tell."""
+    kept = cohort[cohort["status"] != "excluded"]
+    counts = {
+        "patients in the samplesheet": len(cohort),
+        "not excluded": len(kept),
+        "evaluated against a recurrence": int((kept["status"] == "evaluated").sum()),
+    }
+    return [{"step": step, "patients": patients} for step, patients in counts.items()]

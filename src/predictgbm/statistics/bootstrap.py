@@ -1,0 +1,105 @@
+"""BCa bootstrap intervals, stratified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr, ndtri
+
+#: Values resampled at once; bounds the memory.
+BLOCK = 4_000_000
+
+STATISTICS: dict[str, Callable[..., Any]] = {"mean": np.mean, "median": np.median}
+
+
+def bca_interval(
+    values: ArrayLike,
+    strata: ArrayLike | None = None,
+    statistic: Literal["mean", "median"] = "mean",
+    draws: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Bias-corrected and accelerated bootstrap interval of a statistic of all values together.
+
+    Every draw takes from each stratum as many values as it has, with replacement. The bias correction counts
+    draws equal to the estimate half; the acceleration comes from the jackknife within strata, so that a
+    difference between strata is not taken for skewness (Efron 1987, doi:10.1080/01621459.1987.10478410).
+
+    Parameters
+    ----------
+    values
+        Shape (n,), finite.
+    strata
+        Shape (n,), what stratum each value belongs to; None: all the same.
+    statistic
+        ``mean`` or ``median``.
+    draws, seed
+        Number of bootstrap samples, and the seed of their generator: the same arguments give the same
+        interval.
+    level
+        Confidence, between 0 and 1.
+
+    Returns
+    -------
+    low, high : float
+        In the unit of the values; NaN for fewer than two values.
+    """
+    array = np.asarray(values, np.float64).ravel()
+    if array.size < 2:
+        return float("nan"), float("nan")
+    groups = (
+        np.zeros(array.size, int)
+        if strata is None
+        else np.unique(np.asarray(strata), return_inverse=True)[1].ravel()
+    )
+    order = np.argsort(groups, kind="stable")
+    array, sizes = array[order], np.bincount(groups)
+    function = STATISTICS[statistic]
+    estimate = function(array)
+
+    generator = np.random.default_rng(seed)
+    block = max(BLOCK // array.size, 1)
+    starts = np.cumsum(sizes) - sizes
+    replicates = np.concatenate(
+        [
+            function(
+                array[
+                    np.concatenate(
+                        [
+                            start
+                            + generator.integers(0, size, (min(block, draws - begin), size), dtype=np.int32)
+                            for start, size in zip(starts, sizes, strict=True)
+                        ],
+                        axis=1,
+                    )
+                ],
+                axis=1,
+            )
+            for begin in range(0, draws, block)
+        ]
+    )
+
+    below = ((replicates < estimate).sum() + (replicates <= estimate).sum()) / 2
+    bias = ndtri(np.clip(below / draws, 0.5 / draws, 1 - 0.5 / draws))
+    bias_and_normal = bias + ndtri([(1 - level) / 2, (1 + level) / 2])
+    acceleration = _acceleration(array, sizes, function)
+    positions = ndtr(bias + bias_and_normal / (1 - acceleration * bias_and_normal))
+    low, high = np.quantile(replicates, positions).tolist()
+    return low, high
+
+
+def _acceleration(array: NDArray[np.float64], sizes: NDArray[np.intp], function: Callable[..., Any]) -> float:
+    """Return the acceleration from the influence of each value; ``array`` is ordered by stratum."""
+    n = array.size
+    without_one = np.broadcast_to(array, (n, n))[~np.eye(n, dtype=bool)].reshape(n, n - 1)
+    leave_one_out = np.asarray(function(without_one, axis=1))
+    cubes = squares = 0.0
+    for part in np.split(leave_one_out, np.cumsum(sizes)[:-1]):
+        influence = (part.size - 1) * (part.mean() - part) / part.size
+        cubes += float((influence**3).sum())
+        squares += float((influence**2).sum())
+    return cubes / (6 * squares**1.5) if squares > 0 else 0.0

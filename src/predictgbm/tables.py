@@ -1,0 +1,442 @@
+"""The tables of a benchmark: every column with its type, unit and meaning, in one place.
+
+The data dictionary, the checks before a table is written and the types of its columns in CSV and Parquet are
+all made from :data:`TABLES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+#: Numbers are written with this many significant digits: beyond them, results differ between processors.
+SIGNIFICANT_DIGITS = 10
+
+#: Type of a column -> pandas type that keeps missing values and reads back the same from CSV and Parquet.
+PANDAS_TYPES: dict[str, str] = {
+    "string": "string",
+    "integer": "Int64",
+    "number": "Float64",
+    "boolean": "boolean",
+}
+
+
+PYTHON_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (Integral,),
+    "number": (Real,),
+    "boolean": (bool, np.bool_),
+}
+
+
+class TableError(ValueError):
+    """Rows do not fit the table they are meant for; the message names table, column and value."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes
+    ----------
+    name : str
+    type : str
+        ``string``, ``integer``, ``number`` or ``boolean``.
+    unit : str
+        Unit of a quantity; ``1`` for a pure number, empty for text and truth values.
+    description : str
+    minimum, maximum : float, optional
+        Range of the values, both ends included.
+    values : tuple of str, optional
+        The only values allowed.
+    required : bool
+        Whether every row must have a value.
+    """
+
+    name: str
+    type: str
+    unit: str
+    description: str
+    minimum: float | None = None
+    maximum: float | None = None
+    values: tuple[str, ...] | None = None
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: what a row is, the columns that name it, and all columns in order."""
+
+    description: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns, in order."""
+        return [column.name for column in self.columns]
+
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """Pandas type of each column, to be given to :func:`pandas.read_csv`."""
+        return {column.name: PANDAS_TYPES[column.type] for column in self.columns}
+
+
+def _text(
+    name: str, description: str, required: bool = False, values: tuple[str, ...] | None = None
+) -> Column:
+    return Column(name, "string", "", description, values=values, required=required)
+
+
+def _fraction(name: str, description: str) -> Column:
+    return Column(name, "number", "1", description, minimum=0.0, maximum=1.0)
+
+
+def _amount(name: str, unit: str, description: str) -> Column:
+    return Column(name, "number", unit, description, minimum=0.0)
+
+
+def _count(name: str, unit: str, description: str) -> Column:
+    return Column(name, "integer", unit, description, minimum=0, required=True)
+
+
+def _difference(name: str, description: str) -> Column:
+    return Column(name, "number", "1", description, minimum=-1.0, maximum=1.0)
+
+
+STATUSES = ("evaluated", "predicted", "excluded")
+COVARIATES = ("com_distance_cm", "tumor_core_ml", "recurrence_enhancing_ml")
+
+_patient = _text("patient", "Identifier of the patient, as in the samplesheet", required=True)
+_session = _text("session", "Pre-operative exam that the models saw")
+_cohort = _text("cohort", "Data set the patient belongs to; empty if the samplesheet gives none")
+_followup = _text("followup_session", "Follow-up exam that the plan is scored against")
+_days = Column("days", "integer", "d", "Time from the pre-operative exam to that follow-up")
+_model = _text("model", "Name of the model, as in assets/models.yml", required=True)
+_dataset = _text("dataset", "Name of a cohort, or 'pooled' for all patients together", required=True)
+_definition = _text(
+    "definition",
+    "What counts as recurrence: enhancing tumour; core (enhancing and necrosis); all (core and oedema)",
+    required=True,
+    values=("enhancing", "core", "all"),
+)
+_tumor_core = _amount(
+    "tumor_core_ml", "ml", "Volume of the pre-operative tumour core (enhancing and necrosis)"
+)
+_tumor_whole = _amount("tumor_whole_ml", "ml", "Volume of the whole pre-operative tumour (core and oedema)")
+_recurrence = _amount("recurrence_enhancing_ml", "ml", "Volume of the enhancing recurrence")
+_com_distance = _amount(
+    "com_distance_cm",
+    "cm",
+    "Distance between the centres of mass of the pre-operative core and of the recurrence",
+)
+
+TABLES: dict[str, Table] = {
+    "metrics": Table(
+        "One row per patient and model: how well the plan covers the recurrence",
+        ("patient", "model"),
+        (
+            _patient,
+            _session,
+            _cohort,
+            _followup,
+            _days,
+            _model,
+            _fraction(
+                "coverage_enhancing", "Part of the enhancing recurrence inside the plan; the primary endpoint"
+            ),
+            _fraction(
+                "coverage_core", "Part of the recurrence core (enhancing and necrosis) inside the plan"
+            ),
+            _fraction("coverage_all", "Part of the whole recurrence (core and oedema) inside the plan"),
+            _fraction("dice", "Dice overlap of the plan and the enhancing recurrence"),
+            _amount(
+                "hd95_mm",
+                "mm",
+                "95th percentile of the surface distance of the plan and the enhancing recurrence",
+            ),
+            _amount("plan_ml", "ml", "Volume of the plan, the same for every model of a patient"),
+            _recurrence,
+            _amount("recurrence_core_ml", "ml", "Volume of the recurrence core (enhancing and necrosis)"),
+            _tumor_core,
+            _tumor_whole,
+            _com_distance,
+            Column("n_lesions", "integer", "1", "Connected parts of the enhancing recurrence", minimum=0),
+            _amount(
+                "curve_area",
+                "1",
+                "Area under the coverage-volume curve, divided by the width of its volume axis",
+            ),
+            _amount(
+                "volume_at_soc_coverage_ml",
+                "ml",
+                "Least volume at which the model covers as much of the recurrence as the standard of care; "
+                "empty if the curve never gets there",
+            ),
+            _text("reason", "Why the plan could not be scored; empty if it was"),
+        ),
+    ),
+    "lesions": Table(
+        "One row per patient, model and connected part of the enhancing recurrence",
+        ("patient", "model", "lesion"),
+        (
+            _patient,
+            _model,
+            Column(
+                "lesion", "integer", "", "Number of the lesion within the patient", minimum=0, required=True
+            ),
+            _amount("volume_ml", "ml", "Volume of the lesion"),
+            _fraction("coverage", "Part of the lesion inside the plan"),
+        ),
+    ),
+    "curves": Table(
+        "Coverage-volume curves: one row per patient, model and planned volume",
+        ("patient", "model", "fraction"),
+        (
+            _patient,
+            _model,
+            Column(
+                "fraction",
+                "number",
+                "1",
+                "Planned volume over the volume of the plan",
+                minimum=0.0,
+                required=True,
+            ),
+            _fraction("coverage_enhancing", "Part of the enhancing recurrence inside that volume"),
+        ),
+    ),
+    "summary": Table(
+        "Coverage of each model: one row per model, data set and definition of recurrence",
+        ("model", "dataset", "definition"),
+        (
+            _model,
+            _dataset,
+            _definition,
+            _count("n", "patients", "Patients with a coverage of this model"),
+            _fraction("mean", "Mean coverage"),
+            _amount("sd", "1", "Standard deviation of the coverage (n - 1)"),
+            _amount("sem", "1", "Standard error of the mean"),
+            _fraction("median", "Median coverage"),
+            _fraction("q1", "First quartile of the coverage"),
+            _fraction("q3", "Third quartile of the coverage"),
+            _fraction(
+                "ci_low", "Lower end of the 95 % BCa bootstrap interval of the mean, stratified by cohort"
+            ),
+            _fraction("ci_high", "Upper end of that interval"),
+            _fraction(
+                "median_ci_low",
+                "Lower end of the 95 % BCa bootstrap interval of the median, stratified by cohort",
+            ),
+            _fraction("median_ci_high", "Upper end of that interval"),
+            _fraction(
+                "mean_missing_as_zero",
+                "Mean coverage when an evaluable patient without output of the model counts as 0",
+            ),
+        ),
+    ),
+    "comparisons": Table(
+        "Each model against the standard of care, paired by patient; a row per model, data set, definition",
+        ("model", "dataset", "definition"),
+        (
+            _model,
+            _dataset,
+            _definition,
+            Column(
+                "in_family",
+                "boolean",
+                "",
+                "True for a test of the declared family, which is adjusted together; False: exploratory",
+                required=True,
+            ),
+            _count("n", "patients", "Patients with a coverage of both (complete cases)"),
+            _count("n_zero", "patients", "Patients in whom both cover the same"),
+            _count(
+                "n_tied", "patients", "Patients whose non-zero difference has the size of another patient's"
+            ),
+            _fraction("p_pratt", "Two-sided Wilcoxon signed-rank p-value, zeros by Pratt; the primary test"),
+            _fraction("p_wilcox", "The same test with zeros left out (Wilcoxon)"),
+            _fraction("p_signflip", "Two-sided sign-flip permutation p-value of the mean difference"),
+            _fraction("p_adjusted", "p_pratt adjusted by Holm over the family; empty outside it"),
+            _difference("shift", "Hodges-Lehmann shift of coverage, model minus standard of care"),
+            _difference("shift_low", "Lower end of its 95 % interval"),
+            _difference("shift_high", "Upper end of its 95 % interval"),
+            _difference(
+                "rank_biserial",
+                "Matched-pairs rank-biserial correlation; 1 if the model is never worse, -1 if never better",
+            ),
+        ),
+    ),
+    "correlations": Table(
+        "Spearman correlation of a covariate with the gain in enhancing coverage over the standard of care",
+        ("model", "covariate"),
+        (
+            _model,
+            _text("covariate", "Column of the metrics table", required=True, values=COVARIATES),
+            _count("n", "patients", "Patients with a gain and a covariate"),
+            Column("rho", "number", "1", "Spearman's rank correlation", minimum=-1.0, maximum=1.0),
+            _fraction("p", "Two-sided p-value: exact to 8 patients, then Student's t; not adjusted"),
+        ),
+    ),
+    "cohort": Table(
+        "One row per patient of the samplesheet",
+        ("patient",),
+        (
+            _patient,
+            _cohort,
+            _session,
+            _followup,
+            _days,
+            _text(
+                "status",
+                "evaluated (plans were scored), predicted (plans without a score) or excluded",
+                required=True,
+                values=STATUSES,
+            ),
+            _text("reason_code", "Why the patient was not evaluated, as a fixed word"),
+            _text("reason", "The same in plain language"),
+            _tumor_core,
+            _tumor_whole,
+            _recurrence,
+            _com_distance,
+            _text("tissue", "Where the tissue maps come from", values=("given", "atlas prior")),
+        ),
+    ),
+    "failures": Table(
+        "What went wrong: one row per failed step of a patient, or of one model for a patient",
+        ("patient", "model", "stage", "session", "reason"),
+        (
+            _text("patient", "Identifier of the patient, as in the samplesheet"),
+            _session,
+            _text("model", "Name of the model; empty if the step belongs to none"),
+            _text("stage", "Step that failed"),
+            _text("reason", "What happened and what to do about it"),
+        ),
+    ),
+}
+
+
+def build(name: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Make a table from rows, with its columns in order, typed, sorted by its key and checked.
+
+    Parameters
+    ----------
+    name
+        One of :data:`TABLES`.
+    rows
+        Column name -> value. Missing columns, None, NaN and empty text are missing values; other names are
+        ignored.
+
+    Raises
+    ------
+    TableError
+        If a value has the wrong type or is out of range, a required value is missing, or a key occurs twice.
+    """
+    table = TABLES[name]
+    rows = list(rows)
+    data = {}
+    for column in table.columns:
+        values = [row.get(column.name) for row in rows]
+        try:
+            data[column.name] = _typed(values, column.type)
+        except (TypeError, ValueError) as error:
+            raise TableError(f"table {name}, column {column.name}: {error}") from error
+    frame = pd.DataFrame(data, columns=table.names)
+    frame = frame.sort_values(list(table.key), kind="stable", ignore_index=True)
+    return check(name, frame)
+
+
+def check(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return ``frame`` if it is a valid table ``name``.
+
+    Raises
+    ------
+    TableError
+        Naming every column at fault with its first wrong value.
+    """
+    import pandera.errors
+
+    try:
+        return schema(name).validate(frame, lazy=True)
+    except pandera.errors.SchemaErrors as errors:
+        faults = errors.failure_cases.drop_duplicates(["column", "check"])
+        text = "; ".join(
+            f"column {fault.column}: {fault.failure_case!r} fails {fault.check}"
+            for fault in faults.itertuples()
+        )
+        raise TableError(f"table {name}: {text}") from None
+
+
+def schema(name: str) -> Any:
+    """Return the pandera schema of table ``name``: columns in order, types, ranges, unique key."""
+    import pandera.pandas as pa
+
+    columns = {}
+    for column in TABLES[name].columns:
+        checks = []
+        if column.values is not None:
+            checks.append(pa.Check.isin(column.values))
+        if column.minimum is not None:
+            checks.append(pa.Check.ge(column.minimum))
+        if column.maximum is not None:
+            checks.append(pa.Check.le(column.maximum))
+        columns[column.name] = pa.Column(
+            PANDAS_TYPES[column.type],
+            checks,
+            nullable=not column.required,
+            description=f"{column.description} [{column.unit}]" if column.unit else column.description,
+        )
+    return pa.DataFrameSchema(
+        columns,
+        strict=True,
+        ordered=True,
+        unique=list(TABLES[name].key),
+        name=name,
+        description=TABLES[name].description,
+    )
+
+
+def data_dictionary() -> pd.DataFrame:
+    """Return every column of every table: ``table, column, type, unit, description``."""
+    return pd.DataFrame(
+        [
+            (name, column.name, column.type, column.unit, column.description)
+            for name, table in TABLES.items()
+            for column in table.columns
+        ],
+        columns=["table", "column", "type", "unit", "description"],
+    )
+
+
+def _typed(values: Sequence[Any], kind: str) -> pd.Series:
+    """Return values as a column of the given type, missing values included.
+
+    Raises
+    ------
+    ValueError
+        If a value is of another type.
+    """
+    missing = np.array([v is None or v is pd.NA or v == "" or v != v for v in values], bool)
+    accepted = PYTHON_TYPES[kind]
+    for value, absent in zip(values, missing, strict=True):
+        if not absent and (
+            not isinstance(value, accepted) or (kind != "boolean" and isinstance(value, bool))
+        ):
+            raise ValueError(f"{value!r} is not of type {kind}")
+    if kind == "number":
+        # Rounding the distinct values alone is what makes long curves quick.
+        distinct, where = np.unique(
+            [np.nan if m else float(v) for v, m in zip(values, missing, strict=True)], return_inverse=True
+        )
+        if np.isinf(distinct).any():
+            raise ValueError("holds an infinite number")
+        rounded = np.array([float(f"{v:.{SIGNIFICANT_DIGITS}g}") for v in distinct.tolist()], np.float64)
+        return pd.Series(pd.arrays.FloatingArray(rounded[where.ravel()], missing))
+    return pd.Series(
+        [None if m else v for v, m in zip(values, missing, strict=True)], dtype=PANDAS_TYPES[kind]
+    )
