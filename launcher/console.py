@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-#: A step that says nothing for this long prints that it is still running, in seconds.
+#: How often a long step says where it is, in seconds.
 HEARTBEAT_S = 10.0
 
 
@@ -55,9 +56,14 @@ def run_step(
         If the command is missing or fails; with the last lines it printed.
     """
     words = [str(word) for word in command]
-    start = shown = time.monotonic()
-    state = ""
+    state = "still running"
     output: list[str] = []
+    ended = threading.Event()
+
+    def heartbeat(start: float) -> None:
+        while not ended.wait(HEARTBEAT_S):
+            say(f"  {time.monotonic() - start:3.0f} s: {state}")
+
     try:
         process = subprocess.Popen(
             words,
@@ -71,19 +77,18 @@ def run_step(
         )
     except OSError as error:
         raise SetupError(f"could not start {words[0]}: {error.strerror}") from error
+    threading.Thread(target=heartbeat, args=(time.monotonic(),), daemon=True).start()
     with process:
         assert process.stdout is not None
         try:
             for line in process.stdout:
                 output.append(line.rstrip())
                 state = progress(line) or state
-                now = time.monotonic()
-                if state and now - shown >= HEARTBEAT_S:
-                    say(f"  {now - start:3.0f} s: {state}")
-                    shown = now
         except BaseException:
             process.terminate()
             raise
+        finally:
+            ended.set()
     if process.returncode:
         tail = "\n".join(f"    {line}" for line in output[-15:] if line)
         raise SetupError(

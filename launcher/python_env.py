@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,8 @@ VENV = ROOT / ".venv"
 STAMP = VENV / "predictgbm-stamp.json"
 #: Debian and Ubuntu keep pip, as a wheel, in this package where they leave it out of Python.
 PIP_PACKAGE = "python3-pip-whl"
+#: A lock file names the whole graph: nothing else may come, from whatever index, and nothing is built.
+PINNED = ("--require-hashes", "--no-deps", "--only-binary", ":all:")
 
 
 def _lock(dev: bool) -> Path:
@@ -59,15 +62,15 @@ def _works(*command: str | Path) -> bool:
 
 def pip_install(python: Path, *arguments: str | Path) -> None:
     """Run ``pip install`` of an environment, and show the package it is at."""
-    count = 0
+    total = 0
 
     def progress(line: str) -> str | None:
-        nonlocal count
+        nonlocal total
         words = line.split()
         if line.startswith("Collecting"):
-            count += 1
-            return f"{count} packages found, now {words[1].split('=')[0]}"
-        return "unpacking all packages" if line.startswith("Installing collected") else None
+            total += 1
+            return f"package {total}, {words[1].split('=')[0]}"
+        return f"unpacking {total} packages" if line.startswith("Installing collected") else None
 
     # A user's own pip settings stay in force (mirror, certificates), but not a wish to install elsewhere.
     env = {
@@ -189,7 +192,7 @@ def prepare(dev: bool = False) -> Path:
     programs = VENV / "bin"
     if _is_current(dev):
         return programs
-    with exclusive(f"python-{digest_of(str(ROOT))}"):
+    with exclusive(f"python-{zlib.crc32(str(ROOT).encode()):08x}"):
         if _is_current(dev):
             return programs
         stamp, wanted = _stamp(), _wanted()
@@ -203,18 +206,10 @@ def prepare(dev: bool = False) -> Path:
         lock = _lock(dev)
         python = programs / "python"
         with step(f"installing the Python packages of {lock.name} (some 500 MB on disk, a minute or two)"):
-            pip_install(python, "--require-hashes", "--only-binary", ":all:", "-r", lock)
-            pip_install(python, "--require-hashes", "--only-binary", ":all:", "-r", LOCKS / "build.lock")
+            pip_install(python, *PINNED, "-r", lock, "-r", LOCKS / "build.lock")
             pip_install(python, "--no-deps", "--no-build-isolation", "-e", ROOT)
         STAMP.write_text(json.dumps({k: v for k, v in wanted.items() if dev or k != "dev"}, indent=1) + "\n")
     return programs
-
-
-def digest_of(text: str) -> str:
-    """Return a short name for a text."""
-    import hashlib
-
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def tool(name: str, what: str) -> Path:
@@ -229,8 +224,5 @@ def tool(name: str, what: str) -> Path:
     with made_once(target) as folder:
         if folder is not None:
             with step(what):
-                pip_install(
-                    VENV / "bin" / "python",
-                    *("--require-hashes", "--only-binary", ":all:", "--target", folder, "-r", lock),
-                )
+                pip_install(VENV / "bin" / "python", *PINNED, "--target", folder, "-r", lock)
     return target
