@@ -1,0 +1,294 @@
+"""Figures drawn as SVG: patient flow, paired coverage, distance against improvement."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from predictgbm.report.results import REFERENCE_COLOR
+
+INK, MUTED, GRID = "#222222", "#666666", "#DDDDDD"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Coverage of one patient by the reference and by a model, as fractions."""
+
+    patient: str
+    reference: float
+    model: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """One patient in a scatter plot."""
+
+    patient: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One model's part of a figure made of small multiples."""
+
+    title: str
+    color: str
+    note: str
+    values: Sequence[Pair] | Sequence[Point]
+
+
+def text(
+    x: float,
+    y: float,
+    content: str,
+    size: int = 12,
+    anchor: str = "start",
+    color: str = INK,
+    weight: int = 400,
+) -> str:
+    """Return one line of text, escaped."""
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{color}" '
+        f'font-weight="{weight}">{escape(content)}</text>'
+    )
+
+
+def line(x1: float, y1: float, x2: float, y2: float, color: str, width: float = 1.0, extra: str = "") -> str:
+    """Return a straight line."""
+    ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
+    return f'<line {ends} stroke="{color}" stroke-width="{width}"{extra}/>'
+
+
+def svg(width: float, height: float, content: str, label: str) -> str:
+    """Wrap drawing commands; the figure shrinks with the page but is never enlarged."""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="gbm-figure" viewBox="0 0 {width:.0f} {height:.0f}" '
+        f'width="{width:.0f}" role="img" aria-label="{escape(label)}" '
+        f'font-family="system-ui, Helvetica, Arial, sans-serif">{content}</svg>'
+    )
+
+
+def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+    """Return round numbers that lie in the interval, about ``wanted`` of them."""
+    span = high - low
+    if span <= 0:
+        return [low]
+    rough = span / wanted
+    magnitude = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= rough)
+    first = math.ceil(low / step - 1e-9)
+    return [step * i for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def flow_diagram(steps: Sequence[tuple[str, int]], reasons: Sequence[Sequence[tuple[str, int]]]) -> str:
+    """Draw how many patients passed each step.
+
+    Parameters
+    ----------
+    steps
+        Name and number of patients after each step.
+    reasons
+        For each step, what took patients out on the way to it: reason and number. The first step has none.
+    """
+    box, side, gap, left, row = 300, 380, 60, 10, 17
+    parts: list[str] = []
+    y = 10.0
+    for index, (name, patients) in enumerate(steps):
+        if index:
+            out = [f"{n} × {reason}" for reason, n in reasons[index]]
+            lost = steps[index - 1][1] - patients
+            lines = [part for entry in out for part in textwrap.wrap(entry, 56, subsequent_indent="   ")]
+            height = row * (len(lines) + 1) + 14 if lost > 0 else 0.0
+            drop = max(36.0, height + 16)
+            middle = y + drop / 2
+            center = left + box / 2
+            parts.append(line(center, y, center, y + drop - 1, INK, 1.2, ' marker-end="url(#flow-arrow)"'))
+            if lost > 0:
+                x = left + box + gap
+                parts.append(line(center, middle, x - 1, middle, INK, 1.2, ' marker-end="url(#flow-arrow)"'))
+                parts.append(_box(x, middle - height / 2, side, height, "#FFFFFF", "#999999"))
+                top = middle - height / 2 + 20
+                parts.append(text(x + 12, top, f"{lost} left out", 12, weight=600))
+                parts += [
+                    text(x + 12, top + row * (i + 1), entry, 12, color=MUTED) for i, entry in enumerate(lines)
+                ]
+            y += drop
+        wrapped = textwrap.wrap(name, 40) or [""]
+        height = row * (len(wrapped) + 1) + 16
+        parts.append(_box(left, y, box, height, "#F2F5F8", "#4A6076"))
+        for i, entry in enumerate(wrapped):
+            parts.append(text(left + box / 2, y + 21 + row * i, entry, 13, "middle"))
+        parts.append(
+            text(left + box / 2, y + 21 + row * len(wrapped), f"n = {patients}", 13, "middle", weight=700)
+        )
+        y += height
+    arrow = (
+        '<defs><marker id="flow-arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+        f'orient="auto"><path d="M0 0L8 4L0 8z" fill="{INK}"/></marker></defs>'
+    )
+    width = left + box + (gap + side if any(reasons) else 0) + 10
+    return svg(width, y + 10, arrow + "".join(parts), "Flow of patients through the benchmark")
+
+
+def _box(x: float, y: float, width: float, height: float, fill: str, stroke: str) -> str:
+    return (
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="5" fill="{fill}" '
+        f'stroke="{stroke}" stroke-width="1.2"/>'
+    )
+
+
+def _grid(
+    panels: Sequence[Panel],
+    draw: Callable[[Panel, bool], str],
+    size: tuple[int, int],
+    label: str,
+    y_label: str,
+    x_label: str,
+) -> str:
+    """Lay panels out in rows of up to four; ``draw`` gets a panel and whether it has the axis numbers."""
+    width, height = size
+    columns = min(len(panels), 4)
+    rows = -(-len(panels) // columns)
+    parts = []
+    for index, panel in enumerate(panels):
+        row, column = divmod(index, columns)
+        parts.append(
+            f'<g transform="translate({50 + column * width} {row * height})">{draw(panel, column == 0)}</g>'
+        )
+    for row in range(rows):
+        y = row * height + height / 2
+        parts.append(
+            f'<g transform="translate(14 {y:.0f}) rotate(-90)">{text(0, 0, y_label, 12, "middle", MUTED)}</g>'
+        )
+    foot = 24 if x_label else 0
+    if x_label:
+        parts.append(text(50 + columns * width / 2, rows * height + 14, x_label, 12, "middle", MUTED))
+    return svg(50 + columns * width, rows * height + foot, "".join(parts), label)
+
+
+def _y_axis(
+    values: Iterable[float], scale: Callable[[float], float], x0: float, x1: float, numbers: bool
+) -> str:
+    parts = []
+    for value in values:
+        parts.append(line(x0, scale(value), x1, scale(value), GRID))
+        if numbers:
+            parts.append(text(x0 - 6, scale(value) + 4, f"{value:g}".replace("-", "−"), 11, "end", MUTED))
+    return "".join(parts)
+
+
+def paired_coverage(panels: Sequence[Panel], reference: str) -> str:
+    """Draw coverage by the reference beside that by each model, one line per patient, boxes of the quartiles.
+
+    Parameters
+    ----------
+    panels
+        One per model, with :class:`Pair` values.
+    reference
+        Short title of the reference, below its column.
+    """
+    width, height, top, bottom = 215, 330, 48, 288
+    x0, x1 = 4.0, width - 20.0
+    left, right = 58.0, width - 74.0
+
+    def scale(percentage: float) -> float:
+        return bottom - (bottom - top) * percentage / 100.0
+
+    def draw(panel: Panel, numbers: bool) -> str:
+        pairs = [pair for pair in panel.values if isinstance(pair, Pair)]
+        faint = 0.75 if len(pairs) <= 30 else 0.35
+        radius = 3.4 if len(pairs) <= 30 else 2.2
+        parts = [
+            text(x0, 18, panel.title, 14, weight=700, color=INK),
+            text(x0, 35, panel.note, 11, color=MUTED),
+            _y_axis((0, 25, 50, 75, 100), scale, x0, x1, numbers),
+        ]
+        for pair in sorted(pairs, key=lambda pair: pair.model > pair.reference):
+            y1, y2 = scale(100 * pair.reference), scale(100 * pair.model)
+            better = pair.model > pair.reference
+            stroke = panel.color if better else "#8C8C8C"
+            dash = "" if better else ' stroke-dasharray="4 3"'
+            hover = (
+                f"{pair.patient}: {reference} {100 * pair.reference:.1f} %, {panel.title} "
+                f"{100 * pair.model:.1f} % ({100 * (pair.model - pair.reference):+.1f} points)"
+            )
+            parts.append(
+                f'<g class="gbm-patient" data-patient="{escape(pair.patient)}" opacity="{faint}">'
+                f"<title>{escape(hover)}</title>{line(left, y1, right, y2, stroke, 1.4, dash)}"
+                f'<circle cx="{left}" cy="{y1:.1f}" r="{radius}" fill="{REFERENCE_COLOR}"/><circle '
+                f'cx="{right}" cy="{y2:.1f}" r="{radius}" fill="{panel.color}" stroke="{INK}" '
+                'stroke-width=".4"/></g>'
+            )
+        parts.append(_quartiles([100 * pair.reference for pair in pairs], left - 24, scale, REFERENCE_COLOR))
+        parts.append(_quartiles([100 * pair.model for pair in pairs], right + 24, scale, panel.color))
+        parts.append(text(left - 12, bottom + 20, reference, 11, "middle", MUTED))
+        parts.append(
+            text(
+                right + 12,
+                bottom + 20,
+                textwrap.shorten(panel.title, 18, placeholder="…"),
+                11,
+                "middle",
+                MUTED,
+            )
+        )
+        return "".join(parts)
+
+    return _grid(panels, draw, (width, height), "Coverage by patient", "Coverage of the recurrence, %", "")
+
+
+def _quartiles(values: Sequence[float], x: float, scale: Callable[[float], float], color: str) -> str:
+    if not values:
+        return ""
+    q1, median, q3 = (scale(float(q)) for q in np.percentile(values, (25, 50, 75)))
+    box = ""
+    if len(values) >= 4:
+        box = (
+            f'<rect x="{x - 8:.1f}" y="{q3:.1f}" width="16" height="{max(q1 - q3, 0.5):.1f}" fill="{color}" '
+            f'fill-opacity=".22" stroke="{color}"/>'
+        )
+    return f"{box}{line(x - 8, median, x + 8, median, INK, 2.2)}"
+
+
+def distance_scatter(panels: Sequence[Panel], x_label: str, y_label: str) -> str:
+    """Draw improvement over the reference against a covariate, a panel of points per model, axes shared."""
+    points = [point for panel in panels for point in panel.values if isinstance(point, Point)]
+    largest = max((point.x for point in points), default=1.0) * 1.05 or 1.0
+    low = min([point.y for point in points] + [-5.0]) * 1.1
+    high = max([point.y for point in points] + [5.0]) * 1.1
+    width, height, top, bottom = 215, 270, 48, 232
+    x0, x1 = 4.0, width - 20.0
+
+    def scale_x(value: float) -> float:
+        return x0 + 6 + (x1 - x0 - 12) * value / largest
+
+    def scale_y(value: float) -> float:
+        return bottom - (bottom - top) * (value - low) / (high - low)
+
+    def draw(panel: Panel, numbers: bool) -> str:
+        parts = [text(x0, 18, panel.title, 14, weight=700), text(x0, 35, panel.note, 11, color=MUTED)]
+        parts.append(_y_axis(ticks(low, high), scale_y, x0, x1, numbers))
+        parts.append(line(x0, scale_y(0), x1, scale_y(0), REFERENCE_COLOR, 1.6))
+        for value in ticks(0, largest, 4):
+            parts.append(line(scale_x(value), bottom, scale_x(value), bottom + 4, MUTED))
+            parts.append(text(scale_x(value), bottom + 17, f"{value:g}", 11, "middle", MUTED))
+        parts.append(line(x0, bottom, x1, bottom, MUTED))
+        radius = 4.0 if len(panel.values) <= 60 else 2.6
+        for point in panel.values:
+            if isinstance(point, Point):
+                hover = f"{point.patient}: {point.x:.2f} cm, {point.y:+.1f} points"
+                parts.append(
+                    f'<g class="gbm-patient" data-patient="{escape(point.patient)}" '
+                    f'opacity=".75"><title>{escape(hover)}</title><circle cx="{scale_x(point.x):.1f}" '
+                    f'cy="{scale_y(point.y):.1f}" r="{radius}" fill="{panel.color}" stroke="{INK}" '
+                    'stroke-width=".4"/></g>'
+                )
+        return "".join(parts)
+
+    return _grid(panels, draw, (width, height), "Distance against improvement", y_label, x_label)

@@ -1,0 +1,193 @@
+"""Methods text of a run, filled with its numbers, and the references it cites."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.resources import files
+from statistics import median
+
+import jinja2
+
+from predictgbm.report.formatting import Html, interval, number, p_value, percent
+from predictgbm.report.results import REFERENCE, Results
+
+DEFINITIONS = {
+    "enhancing": "enhancing tumour",
+    "core": "enhancing tumour with necrosis",
+    "all": "whole of the tumour labels",
+}
+
+#: Packages named in the methods text where the run used them.
+NAMED_SOFTWARE = ("predictgbm", "python", "numpy", "numba", "scipy", "nibabel")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One entry of the list of references."""
+
+    text: str
+    doi: str = ""
+
+
+LITERATURE = {
+    "predictgbm": Reference(
+        "Zimmer L, Weidner J, Balcerak M, et al. PREDICT-GBM: A multi-center platform to advance "
+        "personalized glioblastoma radiotherapy planning. arXiv 2509.13360, 2025.",
+        "10.48550/arXiv.2509.13360",
+    ),
+    "sri24": Reference(
+        "Rohlfing T, Zahr NM, Sullivan EV, Pfefferbaum A. The SRI24 multichannel atlas of normal adult human "
+        "brain structure. Human Brain Mapping 31:798–819, 2010.",
+        "10.1002/hbm.20906",
+    ),
+    "estro": Reference(
+        "Niyazi M, Andratschke N, Bendszus M, et al. ESTRO-EANO guideline on target delineation and "
+        "radiotherapy details for glioblastoma. Radiotherapy and Oncology 184:109663, 2023.",
+        "10.1016/j.radonc.2023.109663",
+    ),
+    "wilcoxon": Reference(
+        "Wilcoxon F. Individual comparisons by ranking methods. Biometrics Bulletin 1:80–83, 1945.",
+        "10.2307/3001968",
+    ),
+    "pratt": Reference(
+        "Pratt JW. Remarks on zeros and ties in the Wilcoxon signed rank procedures. Journal of the American "
+        "Statistical Association 54:655–667, 1959.",
+        "10.1080/01621459.1959.10501526",
+    ),
+    "holm": Reference(
+        "Holm S. A simple sequentially rejective multiple test procedure. Scandinavian Journal of Statistics "
+        "6:65–70, 1979."
+    ),
+    "hodges": Reference(
+        "Hodges JL, Lehmann EL. Estimates of location based on rank tests. Annals of Mathematical Statistics "
+        "34:598–611, 1963.",
+        "10.1214/aoms/1177704172",
+    ),
+    "efron": Reference(
+        "Efron B. Better bootstrap confidence intervals. Journal of the American Statistical Association "
+        "82:171–185, 1987.",
+        "10.1080/01621459.1987.10478410",
+    ),
+    "nextflow": Reference(
+        "Di Tommaso P, Chatzou M, Floden EW, et al. Nextflow enables reproducible computational workflows. "
+        "Nature Biotechnology 35:316–319, 2017.",
+        "10.1038/nbt.3820",
+    ),
+    "multiqc": Reference(
+        "Ewels P, Magnusson M, Lundin S, Käller M. MultiQC: summarize analysis results for multiple tools "
+        "and samples in a single report. Bioinformatics 32:3047–3048, 2016.",
+        "10.1093/bioinformatics/btw354",
+    ),
+}
+
+
+@dataclass
+class References:
+    """References numbered in the order of their first citation; the same work gets one number."""
+
+    library: dict[str, Reference]
+    used: list[Reference] = field(default_factory=list)
+
+    def known(self, key: str) -> bool:
+        """Whether there is something to cite."""
+        return key in self.library
+
+    def number(self, key: str) -> int:
+        """Return the number of a reference, from 1."""
+        reference = self.library[key]
+        for index, other in enumerate(self.used):
+            if other == reference or (reference.doi and other.doi.lower() == reference.doi.lower()):
+                return index + 1
+        self.used.append(reference)
+        return len(self.used)
+
+
+def verdict(results: Results) -> str:
+    """Say in a sentence which models cover more or less than the standard plan, by the adjusted p-value."""
+    groups: dict[str, list[str]] = {"more": [], "less": []}
+    others = 0
+    for row in results.headline:
+        if row["model"] == REFERENCE or row.get("shift") is None:
+            continue
+        others += 1
+        p = row.get("p_adjusted")
+        if p is not None and p < 0.05 and row["shift"] != 0:
+            limits = interval(row.get("shift_low"), row.get("shift_high"), sign=True)
+            entry = (
+                f"{results.styles[row['model']].title} ({number(row['shift'], 1, 100, sign=True)} points"
+                f"{f', 95 % CI {limits}' if limits else ''}, adjusted p = {p_value(p)})"
+            )
+            groups["more" if row["shift"] > 0 else "less"].append(entry)
+    if not others:
+        return ""
+    said = [
+        f"{_listed(names)} covered {way} of the recurrence than the standard plan."
+        for way, names in groups.items()
+        if names
+    ]
+    return " ".join(said) or "No model differed from the standard plan at an adjusted p below 0.05."
+
+
+def _listed(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def methods_text(results: Results) -> Html:
+    """Return the methods section as HTML, ready to be pasted into a paper."""
+    library = dict(LITERATURE)
+    for style in results.styles.values():
+        if style.doi or (style.citation and style.name != "distance"):
+            library[style.name] = Reference(style.citation.rstrip(".") + ".", style.doi)
+    cohort = results.tables["cohort"]
+    evaluated = [row for row in cohort if row["status"] == "evaluated"]
+    excluded = [row for row in cohort if row["status"] == "excluded"]
+    reasons: dict[str, int] = {}
+    for row in excluded:
+        reason = row.get("reason") or row.get("reason_code") or "no reason given"
+        reasons[reason] = reasons.get(reason, 0) + 1
+
+    def middle(column: str) -> str:
+        values = [row[column] for row in evaluated if row.get(column) is not None]
+        return number(median(values)) if values else ""
+
+    newest: dict[str, str] = {}
+    for tools in results.versions.values():
+        newest.update(tools)
+    family = sum(
+        1
+        for row in results.tables["comparisons"]
+        if str(row.get("in_family")).lower() in ("true", "1", "1.0")
+    )
+    reference = next((row for row in results.headline if row["model"] == REFERENCE), None)
+    result = verdict(results)
+    if reference:
+        result = (
+            f"The standard plan covered {percent(reference.get('mean'))} % of the recurrence on average "
+            f"(median {percent(reference.get('median'))} %, n = {int(reference['n'])}). {result}"
+        )
+    environment = jinja2.Environment(autoescape=True, trim_blocks=False, undefined=jinja2.StrictUndefined)
+    source = files("predictgbm.report").joinpath("templates/methods.html.jinja").read_text(encoding="utf-8")
+    return Html(
+        environment.from_string(source).render(
+            refs=References(library),
+            simulated=results.simulated,
+            scored=bool(results.tables["metrics"]),
+            n_patients=len(cohort),
+            n_evaluated=len(evaluated),
+            n_excluded=len(excluded),
+            exclusions="; ".join(f"{n} × {reason}" for reason, n in sorted(reasons.items())),
+            cohorts=sorted({row["cohort"] for row in cohort if row.get("cohort")}),
+            median_core=middle("tumor_core_ml"),
+            median_recurrence=middle("recurrence_enhancing_ml"),
+            median_distance=middle("com_distance_cm"),
+            models=[results.styles[name] for name in results.models],
+            failures=len(results.tables["failures"]),
+            definition=DEFINITIONS.get(results.primary, results.primary),
+            family=family,
+            draws=f"{results.statistics['n_bootstrap']:,}" if results.statistics.get("n_bootstrap") else "",
+            seed=results.statistics.get("seed"),
+            result=result,
+            software=[f"{name} {newest[name]}" for name in NAMED_SOFTWARE if name in newest],
+            p=results.parameters,
+        )
+    )

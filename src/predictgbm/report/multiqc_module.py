@@ -1,0 +1,664 @@
+"""MultiQC module of the benchmark: one section per question a reader has, in the order they are asked."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter, defaultdict
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from multiqc import config
+from multiqc.base_module import BaseMultiqcModule, ModuleNoSamplesFound
+from multiqc.plots import linegraph
+
+from predictgbm.report import figures, gallery, methods
+from predictgbm.report.figures import Pair, Panel, Point
+from predictgbm.report.formatting import (
+    MISSING,
+    Html,
+    count,
+    details,
+    duration,
+    interval,
+    memory,
+    number,
+    p_value,
+    percent,
+    table,
+)
+from predictgbm.report.results import REFERENCE, Results, Row, subject
+
+log = logging.getLogger(__name__)
+
+NAME = "predictgbm"
+TITLE = "PREDICT-GBM benchmark"
+#: Where the viewer pages are, seen from the report.
+VIEWER = "../viewer"
+
+
+def register() -> None:
+    """Tell MultiQC which file shows that there is a benchmark to report; its hook ``before_config``."""
+    config.update_dict(config.sp, {NAME: {"fn": "cohort.csv"}})
+
+
+class MultiqcModule(BaseMultiqcModule):
+    """The benchmark's part of the report; empty questions are left out."""
+
+    def __init__(self) -> None:
+        super().__init__(name="Results", anchor=NAME, info="", autoformat=False)
+        found = [Path(file["root"]) for file in self.find_log_files(NAME, filecontents=False)]
+        if not found:
+            raise ModuleNoSamplesFound
+        folder = found[0].parent if found[0].name == "tables" else found[0]
+        results = Results(folder)
+        self.results = results
+        self.css = {"assets/css/predictgbm.css": str(files("predictgbm.report") / "templates" / "report.css")}
+        self.js = {"assets/js/predictgbm.js": str(files("predictgbm.report") / "templates" / "report.js")}
+        # The page begins with what its data is.
+        config.title = f"{'SIMULATED DATA: ' if results.simulated else ''}{escape(config.title or TITLE)}"
+        config.intro_text = introduction(results)
+
+        self.section("Coverage of the recurrence", "headline", headline(results))
+        self.section("Patients", "cohort", cohort(results))
+        self.section("Coverage patient by patient", "patients", paired(results))
+        self.curve()
+        self.section("Where recurrence was far away", "distance", distance(results))
+        self.section("Time and memory", "resources", resources(results))
+        self.section("Failures and exclusions", "failures", failures(results))
+        self.section("Pictures to check", "gallery", pictures(results))
+        self.section("Methods text", "methods", methods_section(results))
+        self.section("Software versions", "versions", versions(results))
+        log.info(
+            "%s, %s", count(len(results.tables["cohort"]), "patient"), count(len(results.models), "model")
+        )
+
+    def section(self, name: str, anchor: str, content: tuple[str, str] | None, plot: Any = None) -> None:
+        """Add a section of (how to read it, HTML), unless there is nothing to show."""
+        if content is not None:
+            how, body = content
+            self.add_section(
+                name=name,
+                anchor=f"{NAME}-{anchor}",
+                description=f'<p class="gbm-read">{how}</p>',
+                plot=plot,
+                content=body,
+                autoformat=False,
+            )
+
+    def curve(self) -> None:
+        """Add the coverage-volume curve, as MultiQC's own line plot."""
+        results = self.results
+        lines = mean_curves(results)
+        if not lines:
+            return
+        style = {name: results.styles[name] for name in lines}
+        titles = {name: escape(style[name].title) for name in lines}
+        plot = linegraph.plot(
+            {titles[name]: line for name, line in lines.items()},
+            pconfig={
+                "id": f"{NAME}_curve",
+                "title": "Benchmark: mean coverage at other plan volumes",
+                "xlab": "Volume of the plan, % of the standard plan",
+                "ylab": "Mean coverage of the recurrence, %",
+                "ymin": 0,
+                "ymax": 100,
+                "xmin": 0,
+                "height": 480,
+                "x_lines": [{"value": 100, "color": "#999999", "dash": "dash", "width": 1}],
+                "colors": {titles[name]: style[name].color for name in lines},
+                "dash_styles": {titles[name]: style[name].dash for name in lines},
+                "tt_label": "%{x:.0f} % of the volume: %{y:.1f} %",
+                "style": "lines",
+                "showlegend": True,
+                "smooth_points": None,
+                "series_label": "models",
+            },
+        )
+        how = (
+            "Each line shows what share of the recurrence a model would cover if all plans were made smaller "
+            "or larger; higher is better, and the dashed line at 100 % is the volume of the standard plan."
+        )
+        self.section("Coverage at other plan volumes", "curve", (how, volume_table(results)), plot)
+
+
+def introduction(results: Results) -> Html:
+    """Return what stands below the title: the warning for simulated data, and the run in a sentence."""
+    parts = []
+    if results.simulated:
+        parts.append(
+            '<span class="gbm-simulated"><b>SIMULATED DATA.</b> These patients do not exist. Their tumours '
+            "and images were "
+            "made by a computer to try the benchmark; no figure of this report may be used as clinical "
+            "evidence.</span>"
+        )
+    patients = results.tables["cohort"]
+    evaluated = sum(row["status"] == "evaluated" for row in patients)
+    names = count(len(results.models), "model")
+    if results.tables["metrics"]:
+        parts.append(
+            f"{names} of glioblastoma growth and recurrence, judged by the recurrence that came in "
+            f"{evaluated} of {count(len(patients), 'patient')}."
+        )
+        if verdict := methods.verdict(results):
+            parts.append(f"<b>{escape(verdict)}</b>")
+    else:
+        parts.append(
+            f"Maps and plans of {names} for {count(len(patients), 'patient')} without follow-up; there is "
+            "nothing to score."
+        )
+    return Html(" ".join(parts))
+
+
+def model_cell(results: Results, name: str) -> Html:
+    """Return a model's title with its colour."""
+    style = results.styles[name]
+    return Html(f'<span class="gbm-swatch" style="background:{style.color}"></span>{escape(style.title)}')
+
+
+def viewer_link(patient: str, label: str | None = None) -> Html:
+    """Return a link to the viewer page of a patient."""
+    name = subject(patient)
+    return Html(f'<a href="{escape(f"{VIEWER}/{name}.html")}" target="_blank">{escape(label or patient)}</a>')
+
+
+def headline(results: Results) -> tuple[str, str] | None:
+    """Section with the headline table."""
+    rows = results.headline
+    if not rows:
+        return None
+    body = []
+    for row in rows:
+        name = row["model"]
+        pairs = results.pairs(name)
+        difference = [round(model - reference, 9) for _, reference, model in pairs]
+        better, worse = sum(d > 0 for d in difference), sum(d < 0 for d in difference)
+        is_reference = name == REFERENCE
+        body.append(
+            [
+                model_cell(results, name),
+                int(row["n"]),
+                percent(row.get("median")),
+                with_interval(percent(row.get("mean")), interval(row.get("ci_low"), row.get("ci_high"))),
+                "reference"
+                if is_reference
+                else with_interval(
+                    number(row.get("shift"), 1, 100, sign=True),
+                    interval(row.get("shift_low"), row.get("shift_high"), sign=True),
+                ),
+                "" if is_reference else p_value(row.get("p_adjusted")),
+                "" if is_reference else f"{better} / {len(pairs) - better - worse} / {worse}",
+            ]
+        )
+    head = [
+        "Model",
+        "Patients",
+        "Median coverage, %",
+        "Mean coverage, % [95 % CI]",
+        "Shift against standard, points [95 % CI]",
+        "p, adjusted",
+        "Better / equal / worse",
+    ]
+    reference = [i for i, row in enumerate(rows) if row["model"] == REFERENCE]
+    how = (
+        "Coverage is the share of the recurrence that a plan would have treated; all plans of a patient have "
+        "the same volume, so a positive shift with an interval above zero means that the model aims better "
+        "than the uniform margin."
+    )
+    notes = []
+    tested = max((int(row["n"]) for row in rows if row["model"] != REFERENCE), default=0)
+    if 0 < tested < 10:
+        notes.append(
+            f"With {tested} patients the smallest p this test can give, before adjustment, is "
+            f"{p_value(2.0 ** (1 - tested))}."
+        )
+    missing = [
+        f"{escape(results.styles[row['model']].title)} {percent(row['mean_missing_as_zero'])} %"
+        for row in rows
+        if row.get("mean_missing_as_zero") is not None
+        and row.get("mean") is not None
+        and abs(row["mean_missing_as_zero"] - row["mean"]) > 5e-4
+    ]
+    if missing:
+        notes.append(f"Mean with a missing plan counted as no coverage: {', '.join(missing)}.")
+    baseline = next((row for row in rows if row["model"] == "distance" and row.get("mean") is not None), None)
+    if baseline:
+        ahead = [
+            escape(results.styles[row["model"]].title)
+            for row in rows
+            if row["model"] not in (REFERENCE, "distance") and (row.get("mean") or 0) > baseline["mean"]
+        ]
+        notes.append(
+            f"Above the baseline “{escape(results.styles['distance'].title)}” on average: "
+            f"{', '.join(ahead) or 'no model'}."
+        )
+    note = f'<p class="gbm-note">{" ".join(notes)}</p>' if notes else ""
+    return how, table(head, body, (0,), reference) + note + more_results(results)
+
+
+def with_interval(value: str, limits: str) -> Html:
+    """Return a value with its interval beside it, smaller."""
+    return Html(f'{value} <span class="gbm-interval">[{limits}]</span>' if limits else value)
+
+
+def more_results(results: Results) -> str:
+    """Return the other definitions of recurrence, datasets and measures, folded."""
+    folded = ""
+    comparisons = {(r["model"], r["dataset"], r["definition"]): r for r in results.tables["comparisons"]}
+    rows = []
+    for row in results.tables["summary"]:
+        key = (row["model"], row["dataset"], row["definition"])
+        if row["n"] in (None, 0):
+            continue
+        tests = comparisons.get(key, {})
+        in_family = str(tests.get("in_family")).lower() in ("true", "1", "1.0")
+        rows.append(
+            [
+                model_cell(results, row["model"]),
+                row["dataset"],
+                row["definition"],
+                int(row["n"]),
+                percent(row.get("median")),
+                f"{percent(row.get('q1'))} to {percent(row.get('q3'))}",
+                f"{percent(row.get('mean'))} ± {percent(row.get('sem'))}",
+                number(tests.get("shift"), 1, 100, sign=True),
+                p_value(tests.get("p_pratt")),
+                p_value(tests.get("p_wilcox")),
+                p_value(tests.get("p_signflip")),
+                p_value(tests.get("p_adjusted")) if in_family else "exploratory" if tests else MISSING,
+                number(tests.get("rank_biserial"), 2),
+            ]
+        )
+    if len(rows) > len(results.headline) or any(
+        r.get("p_signflip") is not None for r in results.tables["comparisons"]
+    ):
+        head = [
+            "Model",
+            "Dataset",
+            "Recurrence",
+            "n",
+            "Median, %",
+            "Quartiles, %",
+            "Mean ± SEM, %",
+            "Shift, points",
+        ]
+        head += ["p (Pratt)", "p (Wilcoxon zeros)", "p (sign flip)", "p, adjusted", "Rank-biserial"]
+        folded += details(
+            "Every dataset, definition of recurrence and test", table(head, rows, (0, 1, 2), sortable=True)
+        )
+    measures = [
+        ("dice", "Dice", 1.0, 2),
+        ("hd95_mm", "HD95, mm", 1.0, 1),
+        ("curve_area", "Area of the curve", 1.0, 3),
+        ("coverage_core", "Coverage of enhancing and necrosis, %", 100.0, 1),
+        ("coverage_all", "Coverage of all labels, %", 100.0, 1),
+    ]
+    rows = []
+    for name in results.models:
+        own = [row for row in results.tables["metrics"] if row["model"] == name]
+        cells = [
+            number(median(values), decimals, scale) if (values := known(own, column)) else MISSING
+            for column, _, scale, decimals in measures
+        ]
+        if any(value != MISSING for value in cells):
+            rows.append([model_cell(results, name), *cells])
+    if rows:
+        head = ["Model", *(f"{title} (median)" for _, title, _, _ in measures)]
+        folded += details("Secondary measures", table(head, rows))
+    return folded
+
+
+def known(rows: list[Row], column: str) -> list[float]:
+    """Return the values of a column that are there."""
+    return [row[column] for row in rows if row.get(column) is not None]
+
+
+def flow(results: Results) -> str:
+    """Return the flow diagram; reasons stand beside the step they belong to where the statistics say so."""
+    steps = results.statistics.get("flow") or []
+    excluded = [row for row in results.tables["cohort"] if row["status"] == "excluded"]
+    if not steps:
+        status = Counter(row["status"] for row in results.tables["cohort"])
+        steps = [{"step": "Patients in the samplesheet", "patients": sum(status.values())}]
+        if excluded or status["evaluated"]:
+            used = status["evaluated"] + status["predicted"]
+            steps.append(
+                {"step": "Evaluated" if status["evaluated"] else "With maps and plans", "patients": used}
+            )
+    reasons = Counter(
+        str(row.get("reason") or row.get("reason_code") or "no reason given") for row in excluded
+    )
+    drops = [i for i in range(1, len(steps)) if steps[i]["patients"] < steps[i - 1]["patients"]]
+    beside: list[list[tuple[str, int]]] = []
+    for index, step in enumerate(steps):
+        own = step.get("excluded")
+        if isinstance(own, dict):
+            beside.append([(str(reason), int(n)) for reason, n in own.items()])
+        elif drops == [index]:
+            beside.append(reasons.most_common())
+        else:
+            beside.append([])
+    return figures.flow_diagram([(str(step["step"]), int(step["patients"])) for step in steps], beside)
+
+
+def cohort(results: Results) -> tuple[str, str] | None:
+    """Section with the flow diagram, the cohorts and every patient."""
+    rows = results.tables["cohort"]
+    if not rows:
+        return None
+    columns: list[tuple[str, str, int]] = [
+        ("days", "Days to follow-up", 0),
+        ("tumor_core_ml", "Tumour core, ml", 1),
+        ("tumor_whole_ml", "Whole tumour, ml", 1),
+        ("recurrence_enhancing_ml", "Recurrence, ml", 1),
+        ("com_distance_cm", "Distance, cm", 1),
+    ]
+    columns = [column for column in columns if known(rows, column[0])]
+    kept = [row for row in rows if row["status"] != "excluded"]
+    names = sorted({row["cohort"] or "" for row in kept})
+    groups = [
+        (name or "no cohort given", [row for row in kept if (row["cohort"] or "") == name]) for name in names
+    ]
+    if len(groups) != 1:
+        groups.append(("all", kept))
+
+    def middle(group: list[Row], column: str, decimals: int) -> str:
+        values = known(group, column)
+        if not values:
+            return MISSING
+        centre, low, high = (number(f(values), decimals) for f in (median, min, max))
+        return f"{centre} ({low}–{high})"
+
+    overview = table(
+        ["Cohort", "Patients", *(f"{title}" for _, title, _ in columns)],
+        [
+            [name, len(group), *(middle(group, key, decimals) for key, _, decimals in columns)]
+            for name, group in groups
+        ],
+    )
+    body = [
+        [
+            viewer_link(row["patient"]) if row["status"] != "excluded" else row["patient"],
+            row["cohort"],
+            row["status"],
+            *(number(row.get(key), decimals) for key, _, decimals in columns),
+            row.get("tissue"),
+            row.get("reason"),
+        ]
+        for row in rows
+    ]
+    head = ["Patient", "Cohort", "Status", *(title for _, title, _ in columns), "Tissue maps", "Reason"]
+    last = len(head) - 1
+    patients = table(head, body, (0, 1, 2, last - 1, last), sortable=True)
+    how = (
+        "The boxes count the patients that passed each step; the table gives median (range) per cohort, "
+        "where the distance is that from the tumour's to the recurrence's centre of mass."
+        if results.tables["metrics"]
+        else "The boxes count the patients that passed each step; the table gives median (range) per cohort."
+    )
+    shown = f'<div class="gbm-patients">{patients}</div>'
+    everyone = shown if len(rows) <= 12 else details(f"All {len(rows)} patients", shown)
+    return how, downloadable(flow(results), "patient_flow") + overview + everyone
+
+
+def downloadable(svg: str, name: str) -> str:
+    """Put a figure in a frame with a link that saves it."""
+    return (
+        f'<figure class="gbm-frame">{svg}<figcaption><a href="#" class="gbm-save" data-name="{name}">Save as '
+        "SVG</a>"
+        "</figcaption></figure>"
+    )
+
+
+def others(results: Results) -> list[str]:
+    """Return the models beside the reference, best mean first."""
+    ranked = [row["model"] for row in results.headline]
+    return [name for name in [*ranked, *(m for m in results.models if m not in ranked)] if name != REFERENCE]
+
+
+def paired(results: Results) -> tuple[str, str] | None:
+    """Section with the coverage of each patient by each model beside that by the standard plan."""
+    panels = []
+    for name in others(results):
+        pairs = [Pair(str(row["patient"]), reference, model) for row, reference, model in results.pairs(name)]
+        if pairs:
+            better = sum(pair.model > pair.reference for pair in pairs)
+            worse = sum(pair.model < pair.reference for pair in pairs)
+            note = f"{better} better, {len(pairs) - better - worse} equal, {worse} worse"
+            style = results.styles[name]
+            panels.append(Panel(style.title, style.color, note, pairs))
+    if not panels:
+        return None
+    how = (
+        "Each line joins one patient's coverage by the standard plan (left) with that by the model (right): "
+        "full and coloured lines gained, dashed grey lines did not; boxes span the quartiles with the median "
+        "as a bar. Hover a line to name the patient and follow it through all panels."
+    )
+    return how, downloadable(figures.paired_coverage(panels, "Standard"), "coverage_by_patient")
+
+
+def mean_curves(results: Results) -> dict[str, dict[float, float]]:
+    """Return mean coverage in percent by plan volume in percent of the standard plan, by model."""
+    sums: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in results.tables["curves"]:
+        if row.get("coverage_enhancing") is not None and row.get("fraction") is not None:
+            sums[row["model"]][round(100 * row["fraction"], 3)].append(row["coverage_enhancing"])
+    return {
+        name: {volume: 100 * sum(values) / len(values) for volume, values in sorted(sums[name].items())}
+        for name in results.models
+        if name in sums
+    }
+
+
+def volume_table(results: Results) -> str:
+    """Return how much of the standard plan's volume each model needs for the standard plan's coverage."""
+    rows = []
+    for name in others(results):
+        shares = [
+            100 * row["volume_at_soc_coverage_ml"] / row["plan_ml"]
+            for row in results.tables["metrics"]
+            if row["model"] == name
+            and row.get("volume_at_soc_coverage_ml") is not None
+            and row.get("plan_ml")
+        ]
+        if shares:
+            less = sum(share < 100 for share in shares)
+            rows.append(
+                [
+                    model_cell(results, name),
+                    len(shares),
+                    number(median(shares), 0),
+                    f"{less} of {len(shares)}",
+                ]
+            )
+    if not rows:
+        return ""
+    head = [
+        "Model",
+        "Patients",
+        "Volume needed for the standard plan's coverage, % (median)",
+        "Patients who need less",
+    ]
+    return table(head, rows)
+
+
+def distance(results: Results) -> tuple[str, str] | None:
+    """Section with improvement against the distance between tumour and recurrence."""
+    rho = {r["model"]: r for r in results.tables["correlations"] if r["covariate"] == "com_distance_cm"}
+    panels, said = [], []
+    for name in others(results):
+        points = [
+            Point(str(row["patient"]), row["com_distance_cm"], 100 * (model - reference))
+            for row, reference, model in results.pairs(name)
+            if row.get("com_distance_cm") is not None
+        ]
+        if points:
+            style = results.styles[name]
+            note = ""
+            if (row := rho.get(name)) and row.get("rho") is not None:
+                note = f"ρ = {number(row['rho'], 2)}, p = {p_value(row.get('p'))}, n = {int(row['n'])}"
+                said.append(f"{escape(style.title)} ρ = {number(row['rho'], 2)}")
+            panels.append(Panel(style.title, style.color, note, points))
+    if not panels:
+        return None
+    how = (
+        "Each point is a patient: above the line the model covered more than the standard plan; a cloud that "
+        "rises to the right (Spearman's ρ above 0) means that the model helps most where the recurrence came "
+        "far from the tumour."
+    )
+    text = f'<p class="gbm-note">Spearman’s rank correlation: {"; ".join(said)}.</p>' if said else ""
+    scatter = figures.distance_scatter(
+        panels,
+        "Distance between the centres of mass of tumour and recurrence, cm",
+        "Coverage minus standard, points",
+    )
+    return how, downloadable(scatter, "distance_against_improvement") + text
+
+
+def resources(results: Results) -> tuple[str, str] | None:
+    """Section with run time and memory from the trace."""
+    if not results.tasks:
+        return None
+    by_model = [
+        (model_cell(results, name), [task for task in results.tasks if task.model == name])
+        for name in results.models
+    ]
+    body = resource_table("Model", [(label, tasks) for label, tasks in by_model if tasks])
+    processes = sorted({task.process for task in results.tasks})
+    steps = resource_table(
+        "Step", [(Html(escape(p)), [t for t in results.tasks if t.process == p]) for p in processes]
+    )
+    how = (
+        "Time is how long one patient took, memory the most that was held at once, both as Nextflow measured "
+        "them; plan a cluster by the largest value, not by the median."
+    )
+    return how, body + (details("Every step of the pipeline", steps) if body else steps)
+
+
+def resource_table(label: str, groups: list[tuple[Html, list[Any]]]) -> str:
+    """Return median and largest time and memory of groups of tasks, with a bar for the median time."""
+    rows = []
+    for name, tasks in groups:
+        times = [task.seconds for task in tasks if task.seconds is not None]
+        sizes = [task.memory_bytes for task in tasks if task.memory_bytes]
+        rows.append((name, len(tasks), times, sizes))
+    if not rows:
+        return ""
+    longest = max((median(times) for _, _, times, _ in rows if times), default=0.0) or 1.0
+
+    def bar(times: list[float]) -> Html:
+        share = 100 * median(times) / longest if times else 0
+        return Html(f'<span class="gbm-bar"><span style="width:{share:.1f}%"></span></span>')
+
+    return table(
+        [label, "Tasks", "Time, median", "", "Time, largest", "Memory, median", "Memory, largest"],
+        [
+            [
+                name,
+                n,
+                duration(median(times) if times else None),
+                bar(times),
+                duration(max(times, default=None)),
+                memory(median(sizes) if sizes else None),
+                memory(max(sizes, default=None)),
+            ]
+            for name, n, times, sizes in rows
+        ],
+        (0, 3),
+    )
+
+
+def failures(results: Results) -> tuple[str, str] | None:
+    """Section with what failed, and who was left out."""
+    failed = results.tables["failures"]
+    excluded = [row for row in results.tables["cohort"] if row["status"] == "excluded"]
+    parts = []
+    if failed:
+        rows = [
+            [
+                row.get("patient"),
+                row.get("session"),
+                model_cell(results, row["model"]) if row.get("model") else MISSING,
+                row.get("stage"),
+                row.get("reason"),
+            ]
+            for row in failed
+        ]
+        head = ["Patient", "Session", "Model", "Step", "What happened"]
+        parts.append(f"<h4>{count(len(failed), 'failure')}</h4>{table(head, rows, range(5))}")
+    else:
+        parts.append('<p class="gbm-note">Nothing failed: every step of every patient gave a result.</p>')
+    if excluded:
+        rows = [
+            [row["patient"], row["cohort"], row.get("reason_code"), row.get("reason")] for row in excluded
+        ]
+        head = ["Patient", "Cohort", "Code", "Reason"]
+        parts.append(f"<h4>{count(len(excluded), 'patient')} left out</h4>{table(head, rows, range(4))}")
+    how = (
+        "A failure costs one model (or, without a model, the whole patient) this one patient and nothing "
+        "else; patients left out did not meet the rules of the cohort."
+    )
+    return how, "".join(parts)
+
+
+def pictures(results: Results) -> tuple[str, str] | None:
+    """Section with the QC pictures and the links to the viewer pages."""
+    kept = [row["patient"] for row in results.tables["cohort"] if row["status"] != "excluded"]
+    shots = results.pictures
+    if not shots and not kept:
+        return None
+    cards = []
+    for picture, uri in zip(shots, gallery.embed([shot.path for shot in shots]), strict=True):
+        label = escape(picture.path.name.removesuffix("_desc-qc.png"))
+        image = '<p class="gbm-note">Left out to keep this page small; see the published files.</p>'
+        if uri:
+            image = f'<img src="{uri}" alt="{label}" loading="lazy" decoding="async">'
+        link = viewer_link(picture.patient, "open in the viewer")
+        cards.append(
+            f'<figure class="gbm-card">{image}'
+            f"<figcaption><b>{label}</b> {link}<br>{escape(picture.caption)}</figcaption></figure>"
+        )
+    content = f'<div class="gbm-gallery">{"".join(cards)}</div>' if cards else ""
+    shown = {picture.patient for picture in shots}
+    rest = [viewer_link(patient) for patient in kept if subject(patient) not in shown]
+    if rest:
+        content += f'<p class="gbm-note">Viewer pages of further patients: {", ".join(rest)}.</p>'
+    how = (
+        "Look at every patient before you trust a number: labels should follow the tumour, plans should stay "
+        "inside the brain; click a picture to enlarge it, or open the patient's viewer page to move through "
+        "the volume."
+    )
+    return how, content
+
+
+def methods_section(results: Results) -> tuple[str, str] | None:
+    """Section with the methods text and all parameters."""
+    how = "Copy this text into a paper and edit it; every number in it comes from this run."
+    button = '<button type="button" class="btn btn-sm btn-outline-secondary gbm-copy">Copy text</button>'
+    content = f'<div class="gbm-methods">{methods.methods_text(results)}</div>{button}'
+    if results.parameters:
+        rows = [
+            [key, value if isinstance(value, (str, int, float)) else json.dumps(value)]
+            for key, value in sorted(results.parameters.items())
+            if value is not None
+        ]
+        content += details("All parameters of this run", table(["Parameter", "Value"], rows, (0, 1)))
+    return how, content
+
+
+def versions(results: Results) -> tuple[str, str] | None:
+    """Section with the version of each piece of software."""
+    used: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for process, tools in results.versions.items():
+        for tool, version in tools.items():
+            used[tool, str(version)].add(process)
+    if not used:
+        return None
+    rows = [[tool, version, ", ".join(sorted(by))] for (tool, version), by in sorted(used.items())]
+    how = (
+        "Each line is a piece of software with the version that ran; a tool on two lines ran in two versions."
+    )
+    return how, table(["Software", "Version", "Used by"], rows, range(3))
