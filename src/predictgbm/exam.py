@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from predictgbm.images import Image, ImageError, conform, read_image
 
-#: Name of an input -> how its file name ends. All files of one exam share one prefix (sub-X_ses-Y_space-SRI24) and grid.
+#: Name of an input -> how its file name ends. All files of one exam share one prefix and one grid.
 SUFFIXES: dict[str, str] = {
     "t1": "T1w",
     "t1c": "ce-GD_T1w",
@@ -33,6 +33,22 @@ INTEGER_INPUTS = frozenset({"brain_mask", "tumor_seg"})
 def file_name(prefix: str, name: str) -> str:
     """Return the file name of input ``name`` for an exam called ``prefix``."""
     return f"{prefix}_{SUFFIXES[name]}.nii.gz"
+
+
+def model_name(path: str | os.PathLike[str]) -> str:
+    """Return the model a map or plan belongs to, from the entity ``model-<name>`` of its file name.
+
+    Raises
+    ------
+    ImageError
+        If the file name has no such entity.
+    """
+    for entity in Path(path).name.split("_"):
+        if entity.startswith("model-"):
+            return entity.removeprefix("model-")
+    raise ImageError(
+        f"{path}: file name has no entity model-<name>, expected for example *_model-soc_probseg.nii.gz"
+    )
 
 
 class Exam:
@@ -64,7 +80,9 @@ class Exam:
             if name != "t1" or "_ce-" not in path.name
         ]
         if len(found) > 1:
-            raise ImageError(f"{self.folder}: {len(found)} files for input '{name}': {', '.join(p.name for p in found)}")
+            raise ImageError(
+                f"{self.folder}: {len(found)} files for input '{name}': {', '.join(p.name for p in found)}"
+            )
         return found[0] if found else None
 
     def image(self, name: str) -> Image:

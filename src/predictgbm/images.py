@@ -90,9 +90,13 @@ def read_image(path: str | os.PathLike[str], dtype: DTypeLike = np.float32) -> I
             f"{path}: image has {data.ndim} dimensions {data.shape}, expected 3; give one volume per file"
         )
     if min(data.shape) < 2:
-        raise ImageError(f"{path}: image of shape {data.shape} is not a volume, expected at least 2 slices per axis")
+        raise ImageError(
+            f"{path}: image of shape {data.shape} is not a volume, expected at least 2 slices per axis"
+        )
     if data.dtype.kind not in "buif":
-        raise ImageError(f"{path}: voxels of type {data.dtype} are not scalars; give a grey-value or label image")
+        raise ImageError(
+            f"{path}: voxels of type {data.dtype} are not scalars; give a grey-value or label image"
+        )
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         count = int((~np.isfinite(data)).sum())
         raise ImageError(f"{path}: {count} voxels are NaN or infinite; replace them, for example by 0")
@@ -130,7 +134,9 @@ def same_grid(a: Image, b: Image) -> bool:
     """Tell whether two images have the same shape and the same affine, to :data:`AFFINE_TOLERANCE_MM`."""
     if a.shape != b.shape:
         return False
-    corners = np.array([(i, j, k, 1) for i in (0, a.shape[0]) for j in (0, a.shape[1]) for k in (0, a.shape[2])])
+    corners = np.array(
+        [(i, j, k, 1) for i in (0, a.shape[0]) for j in (0, a.shape[1]) for k in (0, a.shape[2])]
+    )
     return bool(np.abs((a.affine - b.affine) @ corners.T).max() <= AFFINE_TOLERANCE_MM)
 
 
@@ -154,7 +160,16 @@ def conform(image: Image, reference: Image) -> Image:
     turned = Image(np.ascontiguousarray(data), affine, image.name)
     if same_grid(turned, reference):
         return turned
-    raise ImageError(f"{image.name} and {reference.name} are not on one grid: {describe(image)} against {describe(reference)}")
+    raise ImageError(
+        f"{image.name} and {reference.name} are not on one grid: {describe(image)} against {describe(reference)}"
+    )
+
+
+def to_ras(image: Image) -> Image:
+    """Bring an image to the voxel order right, anterior, superior, as pictures want it; nothing is interpolated."""
+    ornt = nib.io_orientation(image.affine)
+    data = nib.orientations.apply_orientation(image.data, ornt)
+    return Image(data, image.affine @ nib.orientations.inv_ornt_aff(ornt, image.shape), image.name)
 
 
 def describe(image: Image) -> str:
