@@ -29,13 +29,11 @@ MINIMUM_CORE_IN_BRAIN = 0.5
 
 def reading_fault(row: Mapping[str, Any], column: str, path: Path, error: ImageError) -> Fault:
     """Turn the error of a file that could not be read into a fault of its row and column."""
-    what, separator, remedy = str(error).replace(str(path), path.name).rpartition("; ")
-    expected = "a complete 3-D NIfTI image of finite numbers"
-    return (
-        _fault(row, column, what, f"{expected}: {remedy}")
-        if separator
-        else _fault(row, column, remedy, expected)
-    )
+    text, _, remedy = str(error).replace(str(path), path.name).partition("; ")
+    # The reader's own words on what it expects are said again, completely, below.
+    what = text.partition(", expected ")[0]
+    values = "labels (whole numbers)" if column in LABEL_COLUMNS else "finite numbers"
+    return _fault(row, column, what, f"a complete 3-D NIfTI image of {values}{': ' * bool(remedy)}{remedy}")
 
 
 def check_exam(

@@ -1,0 +1,248 @@
+"""The images of an exam: what is refused, and in which words."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_exam import AFFINE, arrays, row, run_command, save, tumor, write_exam, write_json
+
+from predictgbm.cohort.faults import Fault, format_fault
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMMAND = REPOSITORY / "bin" / "validate_exam.py"
+REAL = REPOSITORY.parent / "shared" / "data" / "brats2021_00001"
+
+
+def faults_of(
+    tmp_path: Path, exam_row: dict[str, Any], files: dict[str, Path], *options: str | Path
+) -> list[str]:
+    """Run the command on an exam and return its faults as lines."""
+    out = tmp_path / "faults.json"
+    written = write_json(tmp_path / "row.json", exam_row)
+    assert run_command("validate_exam.py", "--row", written, "--out", out, *options, *files.values()) == 0
+    return [format_fault(Fault(**fault), "sheet.csv") for fault in json.loads(out.read_text("utf-8"))]
+
+
+def test_good_exam_has_no_fault_even_in_folders_with_blanks_and_accents(tmp_path: Path) -> None:
+    files = write_exam(tmp_path / "Zoë Müller" / "T1 prä OP")
+    assert faults_of(tmp_path, row(files), files) == []
+
+
+def test_images_of_another_voxel_order_are_on_the_same_grid(tmp_path: Path) -> None:
+    files = write_exam(tmp_path)
+    flip = np.diag([-1.0, 1, 1, 1])
+    flip[0, 3] = arrays()["t2"].shape[0] - 1
+    save(files["t2"], arrays()["t2"][::-1], AFFINE @ flip)
+    assert faults_of(tmp_path, row(files), files) == []
+
+
+Change = Callable[[dict[str, Path]], Any]
+
+
+def replace(column: str, change: Callable[[Any], Any], affine: Any = AFFINE) -> Change:
+    return lambda files: save(files[column], change(arrays()[column]), affine)
+
+
+def truncate(files: dict[str, Path]) -> None:
+    content = files["t1c"].read_bytes()
+    files["t1c"].write_bytes(content[: len(content) // 2])
+
+
+def poke(value: float) -> Callable[[Any], Any]:
+    def change(data: Any) -> Any:
+        data[3, 4, 5] = value
+        return data
+
+    return change
+
+
+SHIFTED = AFFINE + np.array([[0, 0, 0, 5.0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+COMPLETE = "expected a complete 3-D NIfTI image of finite numbers"
+GRID = "28x34x26 voxels of 6x6x6 mm, axes LPS, origin (81, 102, -75)"
+CORE = "expected a tumour core: voxels of label 1 (necrosis) or 3 (enhancing tumour)"
+
+FAULTS: dict[str, tuple[Change, str]] = {
+    "empty file": (
+        lambda files: files["t2"].write_bytes(b""),
+        f"sheet.csv:5: t2: t2.nii.gz: file is empty (0 bytes) (patient 007); {COMPLETE}: copy or export it "
+        f"again",
+    ),
+    "truncated gzip": (
+        truncate,
+        f"sheet.csv:5: t1c: t1c.nii.gz: cannot be read as NIfTI, it is damaged, cut short or of another "
+        f"format (EOFError: Compressed file ended before the end-of-stream marker was reached) (patient "
+        f"007); {COMPLETE}: copy or export it again",
+    ),
+    "4-D": (
+        replace("flair", lambda data: np.stack([data, data], axis=-1)),
+        "sheet.csv:5: flair: flair.nii.gz: image has 4 dimensions (28, 34, 26, 2) (patient 007); "
+        f"{COMPLETE}: give one volume per file",
+    ),
+    "NaN": (
+        replace("t1", poke(np.nan)),
+        "sheet.csv:5: t1: t1.nii.gz: 1 voxels are NaN or infinite (patient 007); "
+        f"{COMPLETE}: replace them, for example by 0",
+    ),
+    "affine mismatch": (
+        replace("t2", lambda data: data, SHIFTED),
+        f"sheet.csv:5: t2: image is not on the voxel grid of t1c: 28x34x26 voxels of 6x6x6 mm, axes LPS, "
+        f"origin (86, 102, -75) against {GRID} (patient 007); expected the same size, voxel size and "
+        f"position as t1c; resample it to that grid",
+    ),
+    "shape mismatch": (
+        replace("tumor_seg", lambda data: data[:, :-1]),
+        f"sheet.csv:5: tumor_seg: image is not on the voxel grid of t1c: 28x33x26 voxels of 6x6x6 mm, axes "
+        f"LPS, origin (81, 102, -75) against {GRID} (patient 007); expected the same size, voxel size and "
+        f"position as t1c; resample it to that grid",
+    ),
+    "blank image": (
+        replace("t1", lambda data: data * 0),
+        "sheet.csv:5: t1: every voxel is 0, the image is blank (patient 007); expected an image that shows "
+        "the brain",
+    ),
+    "unknown label": (
+        replace("tumor_seg", poke(7)),
+        "sheet.csv:5: tumor_seg: unknown label 7 (patient 007); expected only known labels (convention "
+        "'canonical' knows 0, 1, 2, 3, 4); name another convention in column tumor_labels",
+    ),
+    "fractions as labels": (
+        replace("tumor_seg", lambda data: data * 0.5),
+        "sheet.csv:5: tumor_seg: tumor_seg.nii.gz: holds fractions (patient 007); expected a complete 3-D "
+        "NIfTI image of labels (whole numbers)",
+    ),
+    "negative label": (
+        replace("tumor_seg", lambda data: data.astype(np.int16) - 1),
+        "sheet.csv:5: tumor_seg: tumor_seg.nii.gz: values -1 to 2 are outside 0 to 255 (patient 007); "
+        "expected a complete 3-D NIfTI image of labels (whole numbers)",
+    ),
+    "no tumour": (
+        replace("tumor_seg", np.zeros_like),
+        f"sheet.csv:5: tumor_seg: segmentation shows no tumour, every voxel is 0 (patient 007); {CORE}",
+    ),
+    "oedema alone": (
+        replace("tumor_seg", lambda data: (2 * (data > 0)).astype(np.uint8)),
+        f"sheet.csv:5: tumor_seg: segmentation has oedema and no tumour core (patient 007); {CORE}",
+    ),
+    "BraTS 2021 labels": (
+        replace("tumor_seg", lambda data: np.where(data == 3, 4, data).astype(np.uint8)),
+        "sheet.csv:5: tumor_seg: label 4 (resection cavity) is present and label 3 (enhancing tumour) is "
+        "not, before surgery (patient 007); expected 3 for enhancing tumour; where 4 means enhancing "
+        "tumour, as in BraTS until 2021, write brats2021 in column tumor_labels",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "text"), FAULTS.values(), ids=FAULTS)
+def test_fault_names_line_column_and_remedy(tmp_path: Path, change: Change, text: str) -> None:
+    files = write_exam(tmp_path)
+    change(files)
+    assert faults_of(tmp_path, row(files), files) == [text]
+
+
+def test_brats2021_labels_are_good_when_the_sheet_says_so(tmp_path: Path) -> None:
+    labels = tumor()
+    labels[labels == 3] = 4
+    files = write_exam(tmp_path, {**arrays(), "tumor_seg": labels})
+    assert faults_of(tmp_path, row(files, tumor_labels="brats2021"), files) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "data", "text"),
+    [
+        (
+            "brain_mask",
+            np.zeros_like(tumor()),
+            "brain_mask: mask is empty (patient 007); expected 1 in the brain and 0 outside",
+        ),
+        (
+            "brain_mask",
+            tumor(),
+            "brain_mask: mask has the values 0, 1, 2, 3 (patient 007); expected 1 in the brain and 0 "
+            "outside, nothing else",
+        ),
+        (
+            "brain_mask",
+            (tumor() == 1).astype(np.uint8),  # 11 of the 72 voxels of the core
+            "brain_mask: mask holds 15% of the tumour core (patient 007); expected a brain mask of this "
+            "exam, the tumour included",
+        ),
+        (
+            "tissue_wm",
+            100 * np.ones(tumor().shape, np.float32),
+            "tissue_wm: values run from 100 to 100 (patient 007); expected probabilities from 0 to 1 (not "
+            "per cent or 0-255)",
+        ),
+        (
+            "tissue_csf",
+            np.zeros(tumor().shape, np.float32),
+            "tissue_csf: tissue map is zero everywhere (patient 007); expected probabilities from 0 to 1",
+        ),
+    ],
+)
+def test_masks_and_tissue_maps(tmp_path: Path, column: str, data: Any, text: str) -> None:
+    files = write_exam(tmp_path, {**arrays(), column: data})
+    assert faults_of(tmp_path, row(files), files) == [f"sheet.csv:5: {text}"]
+
+
+def test_all_faults_of_an_exam_come_at_once(tmp_path: Path) -> None:
+    files = write_exam(tmp_path)
+    files["t1"].write_bytes(b"not an image")
+    replace("t2", lambda data: data, SHIFTED)(files)
+    replace("flair", lambda data: data * 0 + 1)(files)
+    replace("tumor_seg", poke(9))(files)
+    columns = [line.split(": ")[1] for line in faults_of(tmp_path, row(files), files)]
+    assert sorted(columns) == ["flair", "t1", "t2", "tumor_seg"]
+
+
+def test_diffusion_tensor_is_not_asked_to_be_three_dimensional(tmp_path: Path) -> None:
+    files = write_exam(tmp_path, {**arrays(), "dti": np.ones((*tumor().shape, 6), np.float32)})
+    assert faults_of(tmp_path, row(files), files) == []
+
+
+def test_followup_labels_are_compared_with_the_preoperative_exam(tmp_path: Path) -> None:
+    reference = write_exam(tmp_path / "pre")["t1c"]
+    files = {"registered_seg": save(tmp_path / "fu.nii.gz", tumor(), SHIFTED)}
+    followup = row(files, "followup")
+    assert faults_of(tmp_path, followup, files, "--reference", reference) == [
+        f"sheet.csv:5: registered_seg: image is not on the voxel grid of the pre-operative exam: 28x34x26 "
+        f"voxels of 6x6x6 mm, axes LPS, origin (86, 102, -75) against {GRID} (patient 007); expected the "
+        f"same size, voxel size and position as the pre-operative exam; resample it to that grid"
+    ]
+    assert faults_of(tmp_path, followup, files) == []
+    # A follow-up in its own space beside the registered labels: only those have to fit the pre-operative exam.
+    save(files["registered_seg"], tumor())
+    both = {**files, "t1c": save(tmp_path / "own_t1c.nii.gz", arrays()["t1c"], SHIFTED)}
+    assert faults_of(tmp_path, row(both, "followup"), both, "--reference", reference) == []
+
+
+@pytest.mark.parametrize(
+    "labels", [np.zeros_like(tumor()), np.full_like(tumor(), 4)], ids=["nothing", "cavity"]
+)
+def test_followup_without_recurrence_is_no_fault(tmp_path: Path, labels: Any) -> None:
+    files = {"registered_seg": save(tmp_path / "fu.nii.gz", labels)}
+    assert faults_of(tmp_path, row(files, "followup"), files) == []
+
+
+def test_file_that_was_not_handed_over_is_told_without_a_traceback(tmp_path: Path) -> None:
+    files = write_exam(tmp_path)
+    written = write_json(tmp_path / "row.json", row(files))
+    command = [sys.executable, COMMAND, "--row", written, "--out", tmp_path / "f.json", files["t1"]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "ERROR: t1c.nii.gz: not among the files given for t1c; name each file of the row once\n"
+    )
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"the real exam is not there ({REAL})")
+def test_real_exam_is_good(tmp_path: Path) -> None:
+    names = {"t1": "t1n", "t1c": "t1c", "t2": "t2w", "flair": "t2f", "tumor_seg": "seg_auto-brats23winner"}
+    files = {column: REAL / f"BraTS-GLI-00001-000-{name}.nii.gz" for column, name in names.items()}
+    assert faults_of(tmp_path, row(files), files) == []
