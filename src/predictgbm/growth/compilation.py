@@ -11,7 +11,7 @@ from typing import Any
 # stretch a step of 0.2 ms to 8 ms. It has to be set before the pool is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-import numba  # noqa: E402
+import numba
 
 #: Contraction to fused multiply-adds and free association inside one voxel; NaN and infinity keep their meaning.
 FAST_MATH = {"contract", "nsz", "arcp", "reassoc", "afn"}

@@ -14,6 +14,7 @@ step in time cancels that of the differences in space along each axis.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +22,9 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
+from predictgbm.growth import ModelError, Prediction
 from predictgbm.growth.compilation import kernel, threads
+from predictgbm.labels import CORE, WHOLE_TUMOR, region
 
 #: Tissue is where P_wm + P_gm reaches this; nothing flows elsewhere.
 TISSUE_THRESHOLD = 0.1
@@ -33,6 +36,8 @@ LARGEST_REACTION = 0.25
 FLUSH = 1e-30
 #: The active box is enlarged before a concentration above this can reach its border.
 ACTIVE_THRESHOLD = 1e-6
+#: The same for the map of a prediction, whose faint tail ranks the voxels far from the tumour.
+RANKING_THRESHOLD = 1e-24
 #: Steps between two looks at the border of the active box, and the layers looked at.
 LOOK_EVERY = 3
 #: Voxels left around the tumour when the active box is enlarged.
@@ -41,6 +46,7 @@ BOX_MARGIN = 6
 CELLS_PER_THREAD = 250_000
 
 Box = tuple[slice, slice, slice]
+Vector = Sequence[float] | NDArray[np.floating[Any]]
 
 
 @kernel
@@ -95,9 +101,18 @@ def _largest_exchange(d, wx, wy, wz):  # type: ignore[no-untyped-def]
             for k in range(1, d.shape[2] - 1):
                 dc = d[i, j, k]
                 if dc > 0:
-                    s = wx * ((dc + d[i - 1, j, k]) * (d[i - 1, j, k] > 0) + (dc + d[i + 1, j, k]) * (d[i + 1, j, k] > 0))
-                    s += wy * ((dc + d[i, j - 1, k]) * (d[i, j - 1, k] > 0) + (dc + d[i, j + 1, k]) * (d[i, j + 1, k] > 0))
-                    s += wz * ((dc + d[i, j, k - 1]) * (d[i, j, k - 1] > 0) + (dc + d[i, j, k + 1]) * (d[i, j, k + 1] > 0))
+                    s = wx * (
+                        (dc + d[i - 1, j, k]) * (d[i - 1, j, k] > 0)
+                        + (dc + d[i + 1, j, k]) * (d[i + 1, j, k] > 0)
+                    )
+                    s += wy * (
+                        (dc + d[i, j - 1, k]) * (d[i, j - 1, k] > 0)
+                        + (dc + d[i, j + 1, k]) * (d[i, j + 1, k] > 0)
+                    )
+                    s += wz * (
+                        (dc + d[i, j, k - 1]) * (d[i, j, k - 1] > 0)
+                        + (dc + d[i, j, k + 1]) * (d[i, j, k + 1] > 0)
+                    )
                     largest[i] = max(largest[i], s)
     return largest
 
@@ -141,7 +156,7 @@ def bounding_box(mask: NDArray[np.bool_], margin: int = 0) -> Box | None:
 class Steps(NamedTuple):
     """How a run was divided: number of time steps, their length in days, cells computed in all steps together."""
 
-    count: int
+    number: int
     days: float
     cells: int
 
@@ -157,7 +172,8 @@ class _ActiveBox:
         self.relative = relative
         self.threshold = threshold
         box = None if threshold is None else bounding_box(initial > threshold, BOX_MARGIN)
-        self.box = box or tuple(slice(0, n) for n in relative.shape)  # type: ignore[assignment]
+        nx, ny, nz = relative.shape
+        self.box: Box = box or (slice(0, nx), slice(0, ny), slice(0, nz))
         self._place(initial[self.box])
 
     def _place(self, concentration: NDArray[Any]) -> None:
@@ -212,7 +228,7 @@ class FisherKPP:
         If no voxel is tissue, or the spacing is not positive.
     """
 
-    def __init__(self, relative: NDArray[Any], spacing: Sequence[float], dtype: Any = np.float32) -> None:
+    def __init__(self, relative: NDArray[Any], spacing: Vector, dtype: Any = np.float32) -> None:
         self.spacing = tuple(float(h) for h in spacing)
         if len(self.spacing) != 3 or min(self.spacing) <= 0:
             raise ValueError(f"voxel size {spacing} is not three positive numbers")
@@ -238,7 +254,9 @@ class FisherKPP:
             limits.append(LARGEST_REACTION / proliferation)
         return float(min(limits))
 
-    def _divide(self, diffusivity: float, proliferation: float, days: float, time_step: float | None) -> Steps:
+    def _divide(
+        self, diffusivity: float, proliferation: float, days: float, time_step: float | None
+    ) -> Steps:
         if not all(np.isfinite(v) and v >= 0 for v in (diffusivity, proliferation, days)):
             raise ValueError("diffusivity, proliferation and days must be finite and not negative")
         largest = self.largest_time_step(diffusivity, proliferation)
@@ -298,10 +316,105 @@ class FisherKPP:
                 active.enlarge_if_needed()
             reaction = half if n == count - 1 else gain
             with threads(active.cells // CELLS_PER_THREAD):
-                _step(active.u, active.other, active.d, active.padded_shape[1], *exchange, reaction, scalar(FLUSH))
+                _step(
+                    active.u,
+                    active.other,
+                    active.d,
+                    active.padded_shape[1],
+                    *exchange,
+                    reaction,
+                    scalar(FLUSH),
+                )
             active.u, active.other = active.other, active.u
             cells += active.cells
         self.steps = Steps(count, dt, cells)
         image = np.zeros(self.shape, self.dtype)
         image[self.region][active.box] = active.inside(active.u)
         return image
+
+
+def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float | None:
+    """Return the Dice overlap of two masks, None where both are empty."""
+    total = int(a.sum()) + int(b.sum())
+    return 2.0 * int((a & b).sum()) / total if total else None
+
+
+def predict(
+    tumor_seg: NDArray[Any],
+    wm: NDArray[Any],
+    gm: NDArray[Any],
+    csf: NDArray[Any],
+    brain_mask: NDArray[Any],
+    *,
+    spacing: Vector,
+    seed: int = 0,
+) -> Prediction:
+    """Calibrate the Fisher-KPP equation to the tumour labels and return the concentration it grows.
+
+    Parameters
+    ----------
+    tumor_seg : array of shape (nx, ny, nz)
+        Canonical tumour labels.
+    wm, gm, csf : arrays of shape (nx, ny, nz), 0 to 1
+        Tissue probabilities.
+    brain_mask : array of shape (nx, ny, nz)
+        Nothing is predicted outside.
+    spacing : (float, float, float)
+        Voxel size in mm.
+    seed : int
+        Not used: nothing here is random.
+
+    Raises
+    ------
+    ModelError
+        If the exam shows no tumour inside the brain, or no tissue.
+    """
+    # Calibration needs the solver, so it cannot be imported before it.
+    from predictgbm.growth import calibration
+
+    began = time.perf_counter()
+    inside = np.asarray(brain_mask).astype(bool)
+    labels = np.where(inside, np.asarray(tumor_seg), 0)
+    core, whole = region(labels, CORE), region(labels, WHOLE_TUMOR)
+    if not whole.any():
+        raise ModelError(
+            "no tumour (labels 1, 2, 3) inside the brain mask; check segmentation and brain mask"
+        )
+    wm, gm = np.asarray(wm, np.float32), np.asarray(gm, np.float32)
+    # What is labelled tumour was tissue, whatever maps from an atlas say there.
+    displaced = whole & (wm + gm < TISSUE_THRESHOLD)
+    wm, gm = np.where(displaced, np.float32(0.5), wm), np.where(displaced, np.float32(0.5), gm)
+    relative = relative_diffusivity(wm, gm, brain_mask=inside)
+    box = bounding_box(inside)
+    assert box is not None
+    parameters, misfit = calibration.calibrate(relative[box], core[box], whole[box], spacing)
+    solver = FisherKPP(relative[box], spacing)
+    start = calibration.gaussian_seeds(relative[box].shape, spacing, parameters.seeds, parameters.peaks)
+    u = solver.simulate(
+        start,
+        parameters.diffusivity,
+        parameters.proliferation,
+        calibration.DAYS,
+        active_threshold=RANKING_THRESHOLD,
+    )
+    image = np.zeros(inside.shape, np.float32)
+    image[box] = u
+    corner = [side.start * h for side, h in zip(box, spacing, strict=True)]
+    return Prediction(
+        image,
+        {
+            "diffusivity_mm2_per_day": parameters.diffusivity,
+            "proliferation_per_day": parameters.proliferation,
+            "white_to_gray_ratio": WHITE_TO_GRAY,
+            "days": calibration.DAYS,
+            "seeds_mm": (parameters.seeds + corner).tolist(),
+            "seed_peaks": parameters.peaks.tolist(),
+            "threshold_core": calibration.CORE_THRESHOLD,
+            "threshold_edema": calibration.EDEMA_THRESHOLD,
+            "misfit_mm": misfit,
+            "dice_core": dice(image > calibration.CORE_THRESHOLD, core),
+            "dice_whole": dice(image > calibration.EDEMA_THRESHOLD, whole),
+            "displaced_voxels": int(displaced.sum()),
+            "seconds": time.perf_counter() - began,
+        },
+    )

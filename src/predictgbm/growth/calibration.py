@@ -1,0 +1,405 @@
+"""Calibration of the Fisher-KPP equation to the tumour labels of one exam.
+
+The labels are read as isolines: the core ends where the concentration falls below the visibility threshold of T1c,
+the whole tumour where it falls below that of FLAIR. Along each of these surfaces the model is compared with its
+threshold, and the misfit, as a distance in mm, is minimised by least squares over diffusivity, proliferation and the
+seeds, coarse grid first.
+
+One exam shows no time: only D T and rho T can be told from it. The age T of the tumour is therefore fixed, and D and
+rho are to be read as per T. Nor are the thresholds known: they are fixed as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, optimize, sparse
+from scipy.special import erf
+
+from predictgbm.growth.fisher_kpp import FisherKPP, Vector
+
+#: Age of the tumour, in days.
+DAYS = 100.0
+#: Concentration above which tumour is visible in T1c (core).
+CORE_THRESHOLD = 0.6
+#: Concentration above which tumour is visible in FLAIR (whole tumour).
+EDEMA_THRESHOLD = 0.2
+#: A seed is a Gaussian of this standard deviation, in mm, and this peak.
+SEED_WIDTH_MM = 2.0
+SEED_PEAK = 0.5
+#: Resolutions of the search, in mm; none is finer than the image.
+LEVELS_MM = (4.0, 2.0)
+#: Misfits beyond this distance, in mm, count linearly instead of squared.
+ROBUST_MM = 3.0
+#: Points kept of one surface.
+LARGEST_SURFACE = 8000
+#: A further part of the core gets its own seed when it has at least this volume and this share of the largest part.
+SMALLEST_FOCUS_ML = 0.2
+SMALLEST_FOCUS_SHARE = 0.05
+LARGEST_FOCI = 4
+
+DIFFUSIVITY_RANGE = (1e-3, 5.0)
+PROLIFERATION_RANGE = (2e-3, 1.0)
+#: Weak belief that decides only what the surfaces leave open: the logarithms' mean, and mm of misfit per e-fold away.
+PRIOR = (0.15, 0.1)
+PRIOR_MM = 0.03
+
+#: Steps of the least squares on one grid.
+LARGEST_ITERATIONS = 15
+
+_FLOOR = 1e-8
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What a Fisher-KPP tumour is made of.
+
+    Attributes
+    ----------
+    diffusivity : float
+        Of white matter, mm^2 / day.
+    proliferation : float
+        1 / day.
+    seeds : array of shape (n, 3)
+        Positions in mm along the array axes, from the centre of the first voxel.
+    peaks : array of shape (n,)
+        Height of each seed, 0 to 1.
+    """
+
+    diffusivity: float
+    proliferation: float
+    seeds: NDArray[np.float64]
+    peaks: NDArray[np.float64]
+
+    def to_vector(self) -> NDArray[np.float64]:
+        """Return log D, log rho, all seed positions, and the log peaks of all seeds but the first."""
+        logs = np.log([self.diffusivity, self.proliferation])
+        return np.concatenate([logs, self.seeds.ravel(), np.log(self.peaks[1:])])
+
+    @staticmethod
+    def from_vector(vector: NDArray[np.float64]) -> Parameters:
+        """Undo :meth:`to_vector`."""
+        n = (len(vector) - 1) // 4
+        peaks = np.concatenate([[SEED_PEAK], np.exp(vector[2 + 3 * n :])])
+        return Parameters(
+            float(np.exp(vector[0])), float(np.exp(vector[1])), vector[2 : 2 + 3 * n].reshape(n, 3), peaks
+        )
+
+
+def gaussian_seeds(
+    shape: Sequence[int],
+    spacing: Vector,
+    seeds: NDArray[np.float64],
+    peaks: NDArray[np.float64],
+    *,
+    origin: Vector = (0.0, 0.0, 0.0),
+    width: float = SEED_WIDTH_MM,
+) -> NDArray[np.float64]:
+    """Return the sum of Gaussian seeds, each averaged over the voxels, so that its mass is the same on every grid.
+
+    Parameters
+    ----------
+    shape, spacing
+        Of the grid; spacing in mm.
+    seeds : array of shape (n, 3)
+        Positions in mm.
+    peaks : array of shape (n,)
+        Heights, 0 to 1.
+    origin : (float, float, float)
+        Position of the centre of the first voxel, in mm.
+    width : float
+        Standard deviation, in mm.
+    """
+    field = np.zeros(tuple(shape))
+    for seed, peak in zip(seeds, peaks, strict=True):
+        profiles = []
+        for n, h, x, start in zip(shape, spacing, seed, origin, strict=True):
+            edges = start + (np.arange(n + 1) - 0.5) * h - x
+            integral = np.diff(erf(edges / (np.sqrt(2.0) * width))) * np.sqrt(np.pi / 2.0) * width
+            profiles.append(integral / h)
+        field += peak * np.einsum("i,j,k->ijk", *profiles)
+    return np.minimum(field, 1.0)
+
+
+def block_mean(image: NDArray[Any], factors: Sequence[int]) -> NDArray[np.float32]:
+    """Average blocks of voxels; a last incomplete block is filled up with zeros."""
+    image = np.asarray(image, np.float32)
+    pad = [(0, -n % f) for n, f in zip(image.shape, factors, strict=True)]
+    for axis, f in enumerate(factors):
+        if f > 1:
+            image = np.add.reduceat(
+                np.pad(image, [p if a == axis else (0, 0) for a, p in enumerate(pad)]),
+                np.arange(0, image.shape[axis] + pad[axis][1], f),
+                axis=axis,
+            ) / np.float32(f)
+    return image
+
+
+@dataclass(frozen=True)
+class _Surface:
+    """Faces between voxels inside and outside a region: the two centres in mm, the face's area, its axis' spacing."""
+
+    inner: NDArray[np.float64]
+    outer: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    step: NDArray[np.float64]
+    threshold: float
+
+
+def _surface(
+    region: NDArray[np.bool_], tissue: NDArray[np.bool_], spacing: Vector, threshold: float
+) -> _Surface:
+    """Collect the faces of a region that lie within tissue; where tissue ends, the label says nothing of the tumour."""
+    h = np.asarray(spacing)
+    inner, outer, area, step = [], [], [], []
+    for axis in range(3):
+        a = tuple(slice(0, -1) if k == axis else slice(None) for k in range(3))
+        b = tuple(slice(1, None) if k == axis else slice(None) for k in range(3))
+        cells = np.argwhere((region[a] != region[b]) & tissue[a] & tissue[b])
+        after = cells + np.eye(3, dtype=int)[axis]
+        first_is_inner = region[tuple(cells.T)][:, None]
+        inner.append(np.where(first_is_inner, cells, after) * h)
+        outer.append(np.where(first_is_inner, after, cells) * h)
+        area.append(np.full(len(cells), h.prod() / h[axis]))
+        step.append(np.full(len(cells), h[axis]))
+    keep = slice(None, None, max(1, -(-sum(map(len, area)) // LARGEST_SURFACE)))
+    weight = np.concatenate(area)[keep]
+    return _Surface(
+        np.concatenate(inner)[keep],
+        np.concatenate(outer)[keep],
+        weight / max(weight.sum(), 1e-30),
+        np.concatenate(step)[keep],
+        threshold,
+    )
+
+
+def _interpolation(
+    points: NDArray[np.float64],
+    tissue: NDArray[np.bool_],
+    spacing: NDArray[np.float64],
+    origin: NDArray[np.float64],
+) -> sparse.csr_matrix:
+    """Return the matrix of trilinear interpolation that draws on cells of tissue only."""
+    position = (points - origin) / spacing
+    low = np.floor(position).astype(int)
+    fraction = position - low
+    top = np.asarray(tissue.shape) - 1
+    rows, columns, values = [], [], []
+    for corner in np.ndindex(2, 2, 2):
+        index = np.clip(low + corner, 0, top)
+        weight = np.where(corner, fraction, 1.0 - fraction).prod(axis=1) + 1e-6
+        rows.append(np.arange(len(points)))
+        columns.append(np.ravel_multi_index(tuple(index.T), tissue.shape))
+        values.append(weight * tissue[tuple(index.T)])
+    matrix = sparse.csr_matrix(
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), (len(points), tissue.size)
+    )
+    total = np.asarray(matrix.sum(axis=1)).ravel()
+    return sparse.diags_array(1.0 / np.maximum(total, 1e-12)).dot(matrix).tocsr()
+
+
+class _Level:
+    """The problem on one grid."""
+
+    def __init__(
+        self,
+        relative: NDArray[np.float32],
+        surfaces: list[_Surface],
+        spacing: NDArray[np.float64],
+        factors: Sequence[int],
+    ) -> None:
+        self.spacing = spacing * factors
+        self.origin = spacing * (np.asarray(factors) - 1) / 2.0
+        # A coarse cell is tissue when at least half of it is; its diffusivity is that of its tissue.
+        share = block_mean(relative > 0, factors)
+        coarse = np.where(share >= 0.5, block_mean(relative, factors) / np.maximum(share, 1e-6), 0)
+        self.solver = FisherKPP(coarse, self.spacing)
+        self.shape = coarse.shape
+        tissue = coarse > 0
+        self.surfaces = [
+            (
+                _interpolation(s.inner, tissue, self.spacing, self.origin),
+                _interpolation(s.outer, tissue, self.spacing, self.origin),
+                s,
+            )
+            for s in surfaces
+        ]
+
+    def concentration(self, p: Parameters) -> NDArray[np.float32]:
+        start = gaussian_seeds(self.shape, self.spacing, p.seeds, p.peaks, origin=self.origin)
+        return self.solver.simulate(start, p.diffusivity, p.proliferation, DAYS)
+
+    def residual(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the misfit in mm at each point of the surfaces, weighted to a mean square, and the weak belief."""
+        p = Parameters.from_vector(vector)
+        u = np.clip(self.concentration(p).ravel().astype(float), _FLOOR, 1 - 1e-7)
+        logit = np.log(u / (1 - u))
+        parts = []
+        for inner, outer, s in self.surfaces:
+            a, b = inner @ logit, outer @ logit
+            # The mean of |n_axis| over faces weighted by area is 2/3 of the slope along the normal.
+            slope = 1.5 * np.sum(s.weight * np.abs(a - b) / s.step)
+            distance = (0.5 * (a + b) - np.log(s.threshold / (1 - s.threshold))) / max(slope, 1e-3)
+            parts.append(np.sqrt(s.weight) * _robust(distance))
+        parts.append(PRIOR_MM * (vector[:2] - np.log(PRIOR)))
+        return np.concatenate(parts)
+
+    def jacobian(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the derivative of the residual by finite differences; one simulation per parameter."""
+        n = (len(vector) - 1) // 4
+        steps = np.concatenate([[0.02, 0.02], np.full(3 * n, 0.1 * self.spacing.min()), np.full(n - 1, 0.1)])
+        base = self.residual(vector)
+        columns = [(self.residual(vector + step) - base) / step.sum() for step in np.diag(steps)]
+        return np.stack(columns, axis=1)
+
+
+def _robust(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bend distances so that their square grows as that of a pseudo-Huber loss."""
+    scaled = (distance / ROBUST_MM) ** 2
+    return np.sign(distance) * ROBUST_MM * np.sqrt(2.0 * (np.sqrt(1.0 + scaled) - 1.0))
+
+
+def find_foci(core: NDArray[np.bool_], tissue: NDArray[np.bool_], spacing: Vector) -> NDArray[np.float64]:
+    """Return one starting position per part of the core, largest part first, always in tissue.
+
+    Parameters
+    ----------
+    core, tissue : bool arrays of shape (nx, ny, nz)
+        Where they do not meet, the tissue nearest to the core is taken.
+    spacing : (float, float, float)
+        Voxel size in mm.
+
+    Returns
+    -------
+    array of shape (n, 3)
+        Positions in mm, n >= 1.
+    """
+    h = np.asarray(spacing, float)
+    parts, count = ndimage.label(core, np.ones((3, 3, 3)))
+    sizes = ndimage.sum_labels(core, parts, np.arange(1, count + 1)) * h.prod() / 1000.0
+    least = max(SMALLEST_FOCUS_ML, SMALLEST_FOCUS_SHARE * float(sizes.max()))
+    by_size = np.argsort(-sizes, kind="stable")[:LARGEST_FOCI].tolist()
+    chosen = by_size[:1] + [part for part in by_size[1:] if sizes[part] >= least]
+    everywhere = np.argwhere(tissue) * h
+    foci = []
+    for i in chosen:
+        cells = np.argwhere(parts == i + 1) * h
+        centre = cells.mean(axis=0)
+        inside = np.argwhere((parts == i + 1) & tissue) * h
+        candidates = inside if len(inside) else everywhere
+        nearest = candidates[((candidates - centre) ** 2).sum(axis=1).argmin()]
+        foci.append(nearest)
+    return np.array(foci)
+
+
+def _scale(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    n = (len(vector) - 1) // 4
+    return np.concatenate([[0.3, 0.3], np.full(3 * n, 3.0), np.full(n - 1, 1.0)])
+
+
+def _bounds(vector: NDArray[np.float64], reach: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    n = (len(vector) - 1) // 4
+    low = np.concatenate(
+        [
+            np.log([DIFFUSIVITY_RANGE[0], PROLIFERATION_RANGE[0]]),
+            vector[2 : 2 + 3 * n] - reach,
+            np.full(n - 1, np.log(1e-8)),
+        ]
+    )
+    high = np.concatenate(
+        [
+            np.log([DIFFUSIVITY_RANGE[1], PROLIFERATION_RANGE[1]]),
+            vector[2 : 2 + 3 * n] + reach,
+            np.zeros(n - 1),
+        ]
+    )
+    return low, high
+
+
+def _search(level: _Level, foci: NDArray[np.float64], radius: float) -> Parameters:
+    """Try fronts of several speeds and widths from the given foci; the best is where least squares starts."""
+    peaks = np.full(len(foci), SEED_PEAK)
+    best: tuple[float, Parameters] | None = None
+    for width in (1.0, 2.0, 4.0, 8.0):
+        for factor in (0.7, 1.0, 1.4, 2.0):
+            speed = factor * radius / DAYS
+            p = Parameters(
+                float(np.clip(0.5 * speed * width, *DIFFUSIVITY_RANGE)),
+                float(np.clip(0.5 * speed / width, *PROLIFERATION_RANGE)),
+                foci,
+                peaks,
+            )
+            cost = float(np.sum(level.residual(p.to_vector()) ** 2))
+            if best is None or cost < best[0]:
+                best = cost, p
+    assert best is not None
+    return best[1]
+
+
+def calibrate(
+    relative: NDArray[np.float32],
+    core: NDArray[np.bool_],
+    whole: NDArray[np.bool_],
+    spacing: Vector,
+) -> tuple[Parameters, float]:
+    """Find the diffusivity, proliferation and seeds whose isolines fit the labels best.
+
+    Parameters
+    ----------
+    relative : array of shape (nx, ny, nz)
+        Relative diffusivity, 0 outside tissue.
+    core, whole : bool arrays of shape (nx, ny, nz)
+        Tumour core and whole tumour. Either may be empty, not both.
+    spacing : (float, float, float)
+        Voxel size in mm.
+
+    Returns
+    -------
+    parameters
+    misfit : float
+        Root mean square distance between isolines and surfaces of the labels, in mm; far ones count less.
+    """
+    h = np.asarray(spacing, float)
+    tissue = relative > 0
+    surfaces = [
+        s
+        for s in (_surface(core, tissue, h, CORE_THRESHOLD), _surface(whole, tissue, h, EDEMA_THRESHOLD))
+        if len(s.weight)
+    ]
+    radius = float((3.0 * whole.sum() * h.prod() / (4.0 * np.pi)) ** (1.0 / 3.0))
+    foci = find_foci(core if core.any() else whole, tissue, h)
+    levels: dict[tuple[int, ...], _Level] = {}
+    for resolution in (*LEVELS_MM, h.min()):
+        factors = tuple(max(1, round(resolution / s)) for s in h)
+        if factors not in levels:
+            levels[factors] = _Level(relative, surfaces, h, factors)
+    native = levels.pop((1, 1, 1))
+    searched = list(levels.values()) or [native]
+
+    vector = _search(searched[0], foci, radius).to_vector()
+    low, high = _bounds(vector, reach=max(10.0, radius))
+    for level in searched:
+        fit = optimize.least_squares(
+            level.residual,
+            np.clip(vector, low + 1e-6, high - 1e-6),
+            level.jacobian,
+            bounds=(low, high),
+            x_scale=_scale(vector),
+            ftol=1e-3,
+            xtol=1e-3,
+            gtol=1e-6,
+            max_nfev=LARGEST_ITERATIONS,
+        )
+        vector = fit.x
+    # What the image's own grid sees differently is corrected with the derivative of the coarser one.
+    residual = native.residual(vector)
+    corrected = np.clip(vector - np.linalg.lstsq(np.asarray(fit.jac), residual, rcond=None)[0], low, high)
+    after = native.residual(corrected)
+    if (after**2).sum() < (residual**2).sum():
+        vector, residual = corrected, after
+    misfit = float(np.sqrt((residual[:-2] ** 2).sum() / max(1, len(surfaces))))
+    return Parameters.from_vector(vector), misfit
