@@ -92,13 +92,19 @@ def write_json(path: Path, content: Any) -> Path:
     return path
 
 
+def tissue(shape: tuple[int, ...] = SHAPE, affine: NDArray[Any] = AFFINE) -> dict[str, NDArray[np.float64]]:
+    """Return tissue maps of nested shells, CSF outside, white matter inside and off the centre on every axis."""
+    csf = np.clip((radius(shape, affine) - 0.8) / 0.1, 0, 1)
+    gm = np.clip((np.linalg.norm(world(shape, affine) - (9, -14, 6), axis=-1) - 25) / 12, 0, 1)
+    return {"csf": csf, "gm": gm * (1 - csf), "wm": (1 - gm) * (1 - csf)}
+
+
 def write_atlas(folder: Path, shape: tuple[int, ...] = SHAPE, affine: NDArray[Any] = AFFINE) -> Path:
-    """Write an atlas of nested shells: CSF outside, grey matter, white matter inside."""
-    r = radius(shape, affine)
-    csf, gm = np.clip((r - 0.8) / 0.1, 0, 1), np.clip((r - 0.5) / 0.1, 0, 1)
-    maps = {"CSF": csf, "GM": gm * (1 - csf), "WM": 1 - gm}
-    for tissue, data in maps.items():
-        save(folder / f"sri24_label-{tissue}_probseg.nii.gz", (data * (r < 1)).astype(np.float32), affine)
-    t1 = 100 * maps["WM"] + 60 * maps["GM"] + 20 * csf
-    save(folder / "sri24_T1w.nii.gz", (t1 * (r < 1)).astype(np.float32), affine)
+    """Write an atlas of the maps of :func:`tissue`."""
+    maps = tissue(shape, affine)
+    brain = radius(shape, affine) < 1
+    for name, data in maps.items():
+        save(folder / f"sri24_label-{name.upper()}_probseg.nii.gz", (data * brain).astype(np.float32), affine)
+    t1 = 100 * maps["wm"] + 60 * maps["gm"] + 20 * maps["csf"]
+    save(folder / "sri24_T1w.nii.gz", (t1 * brain).astype(np.float32), affine)
     return folder
