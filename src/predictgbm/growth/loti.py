@@ -1,15 +1,16 @@
 """LOTI: a static tumour concentration that agrees with the segmentation and is smooth elsewhere.
 
-Every voxel's concentration is a free variable. Gradient descent makes two thresholds of it agree with what imaging shows
-(oedema where the concentration is above 0.2, core above 0.6) and keeps its gradients small; no growth in time is simulated.
+Every voxel's concentration u is a free variable. Gradient descent makes two thresholds of it agree with what imaging
+shows (tumour where u is above 0.2, core above 0.6), keeps its gradients small, and pulls it towards the profile of a
+travelling front, ``s u (1 - u) = |grad u|`` with one free s; no growth in time is simulated.
 
-Source: Weidner et al., arXiv 2412.13811. Its first version adds the residual of a static growth equation to the loss, its
-second and PREDICT-GBM (arXiv 2509.13360) name the data terms and the smoothness alone. That is the default here;
-``physics=True`` adds the residual.
+Source: Weidner et al., arXiv 2412.13811. The first version and the released code have the front in their loss, the
+second version and PREDICT-GBM (arXiv 2509.13360) name the data and the smoothness alone; ``physics=False`` leaves it
+out. ``docs/models.md`` says why it is in by default.
 
-The loss is written for voxels of 1 mm. Differences are divided by the voxel size in mm, so that other sizes describe the same
-field, and the mean of the residual is taken over the volume of the SRI24 grid (240 x 240 x 155 mm), so that the amount of air
-around the head does not matter.
+The loss is written for voxels of 1 mm. Differences are divided by the voxel size in mm, so that other sizes describe
+the same field, and the mean of the front's residual is taken over the volume of the SRI24 grid (240 x 240 x 155 mm), so
+that the amount of air around the head does not matter.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ def _sign(d, one):  # type: ignore[no-untyped-def]
 def _measure(u, labels, pet, first, last, inverse, s, physics, slope, local, flow, sums):  # type: ignore[no-untyped-def]
     """Sum up what the loss is made of, plane by plane, and keep what its gradient needs.
 
-    ``slope``: derivative of a voxel's smoothness term by the sum of its differences. ``local`` and ``flow``: derivatives
-    of half its squared residual by u and, over 2h, by the central differences.
+    ``slope`` is half the derivative of a voxel's squared sum of differences by that sum. ``local`` and ``flow`` are
+    those of half its squared residual by u, and by the gradient per unit of gradient.
     """
     scalar = u.dtype.type
     one = scalar(1)
@@ -263,10 +264,11 @@ class Descent:
         brain: NDArray[np.bool_],
         spacing: tuple[float, float, float],
         pet: NDArray[np.floating] | None = None,
-        physics: bool = False,
+        physics: bool = True,
         dtype: DTypeLike = np.float32,
     ) -> None:
         self.physics, self.dtype = physics, np.dtype(dtype)
+        self._scalar: Any = self.dtype.type
         self.box = bounding_box(brain)
 
         def cut(array: NDArray[Any]) -> NDArray[Any]:
@@ -312,13 +314,13 @@ class Descent:
     def place(self, x: NDArray[Any], s: float) -> None:
         """Set the free variables, and the concentration that follows from them."""
         self.x, self.s = x.astype(self.dtype), float(s)
-        floor = self.dtype.type(U_MIN)
+        floor = self._scalar(U_MIN)
         self.u = np.where((self.labels & _BRAIN) != 0, self.x.clip(floor, 1), floor)
         self._new = self.u.copy()
 
     def loss(self) -> dict[str, float]:
         """Evaluate the terms of the loss and their weighted ``total`` at the present place."""
-        s = self.dtype.type(min(max(self.s, S_MIN), S_MAX))
+        s = self._scalar(min(max(self.s, S_MIN), S_MAX))
         _measure(
             self.u, self.labels, self.pet, self.first, self.last, self.inverse, s, self.physics,
             self._slope, self._local, self._flow, self._sums,
@@ -364,11 +366,11 @@ class Descent:
             2 * self.residual_mean,
             *(-p for p in pet),
         )
-        scalar = self.dtype.type
+        scalar = self._scalar
         _descend(
-            self.u, self._new, self.x, self.m, self.v, self.labels, self.pet, self.first, self.last, self.inverse,
-            self._slope, self._local, self._flow, tuple(map(scalar, weights)), (scalar(step), scalar(root2)),
-            self.physics,
+            self.u, self._new, self.x, self.m, self.v, self.labels, self.pet, self.first, self.last,
+            self.inverse, self._slope, self._local, self._flow, tuple(map(scalar, weights)),
+            (scalar(step), scalar(root2)), self.physics,
         )  # fmt: skip
         self.u, self._new = self._new, self.u
         if self.physics:
@@ -381,7 +383,7 @@ class Descent:
 
 
 def _dice(both: float, predicted: float, observed: int) -> tuple[float, float, float]:
-    """Return the soft Dice coefficient, and its derivative by the prediction of an observed and of another voxel."""
+    """Return the soft Dice coefficient, and its derivative by an observed and by another voxel."""
     sizes = predicted + observed + SMOOTH
     value = (2 * both + SMOOTH) / sizes
     return value, (2 - value) / sizes, -value / sizes
@@ -405,7 +407,7 @@ def predict(
     pet: NDArray[np.floating] | None = None,
     spacing: tuple[float, float, float],
     seed: int = 0,
-    physics: bool = False,
+    physics: bool = True,
     iterations: int = ITERATIONS,
 ) -> Prediction:
     """Estimate the tumour cell concentration of an exam.
@@ -424,7 +426,7 @@ def predict(
     seed
         Not used: nothing is random.
     physics
-        Add the residual of the static growth equation to the loss.
+        Let the residual of the static growth equation be part of the loss.
     iterations
         Number of Adam steps.
 
@@ -442,7 +444,8 @@ def predict(
     brain = ((wm + gm + csf > TISSUE_MIN) | region(tumor_seg, WHOLE_TUMOR)) & brain_mask
     if not (core & brain).any():
         raise ModelError(
-            "no voxel of the tumour core is in the brain mask; check that segmentation and brain mask belong to the same exam"
+            "no voxel of the tumour core is in the brain mask; "
+            "check that segmentation and brain mask belong to the same exam"
         )
     descent = Descent(np.where(brain, tumor_seg, 0), brain, spacing, pet, physics)
     start = descent.loss()
@@ -459,5 +462,5 @@ def predict(
         "loss": {key: round(value, 6) for key, value in end.items()},
     }
     if physics:
-        parameters["s_per_mm"] = min(max(descent.s, S_MIN), S_MAX)
+        parameters["s_per_mm"] = round(float(min(max(descent.s, S_MIN), S_MAX)), 6)
     return Prediction(result, parameters)
