@@ -357,19 +357,27 @@ def check(name: str, frame: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     TableError
-        Naming every column at fault with its first wrong value.
+        Naming the first rows at fault, the column and its value.
     """
     import pandera.errors
 
     try:
         return schema(name).validate(frame, lazy=True)
     except pandera.errors.SchemaErrors as errors:
-        faults = errors.failure_cases.drop_duplicates(["column", "check"])
-        text = "; ".join(
-            f"column {fault.column}: {fault.failure_case!r} fails {fault.check}"
-            for fault in faults.itertuples()
-        )
-        raise TableError(f"table {name}: {text}") from None
+        cases = errors.failure_cases
+    key = list(TABLES[name].key)
+    faults = []
+    for case in cases.drop_duplicates(["index", "check"]).head(5).itertuples():
+        where, what = f"table {name}", f"{case.column} is {_plain(case.failure_case)}, {case.check}"
+        if not pd.isna(case.index):
+            row = frame.loc[int(case.index), key]
+            where += "".join(f", {column} {_plain(row[column])}" for column in key)
+        if case.check == "multiple_fields_uniqueness":
+            what = "occurs twice; give each of them once"
+        elif case.check == "not_nullable":
+            what = f"{case.column} is missing"
+        faults.append(f"{where}: {what}")
+    raise TableError("; ".join(dict.fromkeys(faults)))
 
 
 def schema(name: str) -> Any:
@@ -380,11 +388,11 @@ def schema(name: str) -> Any:
     for column in TABLES[name].columns:
         checks = []
         if column.values is not None:
-            checks.append(pa.Check.isin(column.values))
+            checks.append(pa.Check.isin(column.values, error=f"expected one of {', '.join(column.values)}"))
         if column.minimum is not None:
-            checks.append(pa.Check.ge(column.minimum))
+            checks.append(pa.Check.ge(column.minimum, error=f"expected at least {column.minimum:g}"))
         if column.maximum is not None:
-            checks.append(pa.Check.le(column.maximum))
+            checks.append(pa.Check.le(column.maximum, error=f"expected at most {column.maximum:g}"))
         columns[column.name] = pa.Column(
             PANDAS_TYPES[column.type],
             checks,
@@ -411,6 +419,11 @@ def data_dictionary() -> pd.DataFrame:
         ],
         columns=["table", "column", "type", "unit", "description"],
     )
+
+
+def _plain(value: Any) -> str:
+    """Say a value as a table shows it."""
+    return f"{value:g}" if isinstance(value, (int, float)) else "empty" if value is pd.NA else str(value)
 
 
 def _typed(values: Sequence[Any], kind: str) -> pd.Series:

@@ -163,7 +163,7 @@ def analyse(
     for definition in RECURRENCE:
         coverage = _wide(metrics, f"coverage_{definition}", names)
         for dataset, part in _datasets(coverage, cohort):
-            strata = cohort.loc[part.index].to_numpy()
+            strata = _strata(cohort.loc[part.index])
             for model in names:
                 summary.append(
                     {"model": model, "dataset": dataset, "definition": definition}
@@ -215,6 +215,12 @@ def _datasets(coverage: pd.DataFrame, cohort: pd.Series) -> Iterator[tuple[str, 
     member = cohort.loc[coverage.index]
     for name in sorted(set(member)):
         yield name, coverage[member == name]
+
+
+def _strata(cohort: pd.Series) -> np.ndarray:
+    """Return the stratum of each patient: the cohort, or one for all cohorts too small to resample within."""
+    size = cohort.map(cohort.value_counts())
+    return cohort.where(size >= MINIMUM_PATIENTS, "").to_numpy(str)
 
 
 def _summarise(coverage: np.ndarray, strata: np.ndarray, draws: int, seed: int) -> dict[str, Any]:

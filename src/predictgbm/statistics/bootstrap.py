@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -61,26 +62,10 @@ def bca_interval(
     function = STATISTICS[statistic]
     estimate = function(array)
 
-    generator = np.random.default_rng(seed)
+    resamples = _resamples(tuple(sizes.tolist()), draws, seed)
     block = max(BLOCK // array.size, 1)
-    starts = np.cumsum(sizes) - sizes
     replicates = np.concatenate(
-        [
-            function(
-                array[
-                    np.concatenate(
-                        [
-                            start
-                            + generator.integers(0, size, (min(block, draws - begin), size), dtype=np.int32)
-                            for start, size in zip(starts, sizes, strict=True)
-                        ],
-                        axis=1,
-                    )
-                ],
-                axis=1,
-            )
-            for begin in range(0, draws, block)
-        ]
+        [function(array[resamples[start : start + block]], axis=1) for start in range(0, draws, block)]
     )
 
     below = ((replicates < estimate).sum() + (replicates <= estimate).sum()) / 2
@@ -90,6 +75,20 @@ def bca_interval(
     positions = ndtr(bias + bias_and_normal / (1 - acceleration * bias_and_normal))
     low, high = np.quantile(replicates, positions).tolist()
     return low, high
+
+
+@lru_cache(maxsize=4)  # all models of a data set share them
+def _resamples(sizes: tuple[int, ...], draws: int, seed: int) -> NDArray[np.int32]:
+    """Return indices of shape (draws, n) into values ordered by stratum; each stratum keeps its size."""
+    generator = np.random.default_rng(seed)
+    starts = np.cumsum(sizes) - sizes
+    return np.concatenate(
+        [
+            start + generator.integers(0, size, (draws, size), dtype=np.int32)
+            for start, size in zip(starts.astype(np.int32), sizes, strict=True)
+        ],
+        axis=1,
+    )
 
 
 def _acceleration(array: NDArray[np.float64], sizes: NDArray[np.intp], function: Callable[..., Any]) -> float:

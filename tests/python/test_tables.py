@@ -1,0 +1,524 @@
+"""Tables of a benchmark: their definitions, their content, and the command that writes them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from predictgbm.statistics import signed_rank_p
+from predictgbm.statistics.benchmark import make_tables
+from predictgbm.tables import TABLES, TableError, build, data_dictionary
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+COMMAND = Path(__file__).parents[2] / "bin" / "compute_statistics.py"
+DRAWS = 300
+
+COLUMNS = {
+    "metrics": "patient session cohort followup_session days model coverage_enhancing coverage_core coverage_all dice "
+    "hd95_mm plan_ml recurrence_enhancing_ml recurrence_core_ml tumor_core_ml tumor_whole_ml com_distance_cm n_lesions "
+    "curve_area volume_at_soc_coverage_ml reason",
+    "lesions": "patient model lesion volume_ml coverage",
+    "curves": "patient model fraction coverage_enhancing",
+    "summary": "model dataset definition n mean sd sem median q1 q3 ci_low ci_high median_ci_low median_ci_high "
+    "mean_missing_as_zero",
+    "comparisons": "model dataset definition in_family n n_zero n_tied p_pratt p_wilcox p_signflip p_adjusted shift "
+    "shift_low shift_high rank_biserial",
+    "correlations": "model covariate n rho p",
+    "cohort": "patient cohort session followup_session days status reason_code reason tumor_core_ml tumor_whole_ml "
+    "recurrence_enhancing_ml com_distance_cm tissue",
+    "failures": "patient session model stage reason",
+}
+
+
+def record(
+    patient: str, model: str, coverage: float | None, cohort: str = "A", **other: Any
+) -> dict[str, Any]:
+    """Return what evaluate_plan writes for one plan; its curve is linear up to the plan's volume."""
+    known = coverage is not None
+    fraction = [0.5, 1.0, 2.0]
+    return {
+        "patient": patient,
+        "session": "ses-pre",
+        "cohort": cohort,
+        "followup_session": "ses-1",
+        "days": 120,
+        "model": model,
+        "coverage_enhancing": coverage,
+        "coverage_core": coverage,
+        "coverage_all": coverage / 2 if known else None,
+        "dice": 0.3 if known else None,
+        "hd95_mm": 12.0 if known else None,
+        "plan_ml": 100.0,
+        "recurrence_enhancing_ml": 5.0 if known else 0.0,
+        "recurrence_core_ml": 6.0 if known else 0.0,
+        "tumor_core_ml": 20.0,
+        "tumor_whole_ml": 80.0,
+        "com_distance_cm": 1.5 if known else None,
+        "n_lesions": 1 if known else 0,
+        "curve_area": 0.5 if known else None,
+        "reason": None if known else "no recurrence",
+        "lesions": [{"lesion": 1, "volume_ml": 5.0, "coverage": coverage}] if known else [],
+        "curve": {"fraction": fraction, "coverage_enhancing": [min(1.0, f * coverage) for f in fraction]}
+        if known
+        else None,
+    } | other
+
+
+def benchmark(
+    n: int = 24, seed: int = 0, models: tuple[str, ...] = ("fisher", "loti")
+) -> list[dict[str, Any]]:
+    """Return records of n patients in three cohorts; coverages are whole hundredths, so that zeros and ties occur."""
+    generator = np.random.default_rng(seed)
+    records = []
+    for i in range(n):
+        soc = generator.integers(40, 80)
+        patient = {
+            "cohort": "ABC"[i % 3],
+            "com_distance_cm": float(generator.random()),
+            "tumor_core_ml": float(generator.random()),
+        }
+        for model in ("soc", *models):
+            gain = 0 if model == "soc" else generator.integers(-3, 8)
+            records.append(record(f"P{i:02d}", model, float(soc + gain) / 100, **patient))
+    return records
+
+
+def tables_of(records: list[dict[str, Any]], cohort: Any = None, failures: Any = (), **options: Any) -> Any:
+    return make_tables(records, cohort or {}, failures, draws=DRAWS, **options)
+
+
+def row_of(table: pd.DataFrame, **key: Any) -> pd.Series:
+    found = table[
+        np.logical_and.reduce([(table[name] == value).to_numpy(bool) for name, value in key.items()])
+    ]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+class TestDefinitions:
+    def test_columns_and_their_order(self):
+        assert {name: " ".join(table.names) for name, table in TABLES.items()} == COLUMNS
+
+    def test_every_column_is_explained(self):
+        dictionary = data_dictionary()
+        assert list(dictionary.columns) == ["table", "column", "type", "unit", "description"]
+        assert len(dictionary) == sum(len(names.split()) for names in COLUMNS.values())
+        assert (dictionary["description"].str.len() > 5).all()
+        quantities = dictionary[dictionary["type"] == "number"]
+        assert (quantities["unit"] != "").all()
+        for suffix, unit in {"_ml": "ml", "_mm": "mm", "_cm": "cm"}.items():
+            assert (quantities.loc[quantities["column"].str.endswith(suffix), "unit"] == unit).all()
+
+    def test_types_order_and_missing_values(self):
+        table = build("failures", [{"reason": "b", "patient": "2"}, {"patient": "1", "model": "", "more": 1}])
+        assert list(table["patient"]) == ["1", "2"]
+        assert table["model"].isna().all()
+        assert [str(t) for t in build("curves", []).dtypes] == ["string", "string", "Float64", "Float64"]
+
+    def test_ten_digits_are_kept(self):
+        table = build(
+            "curves", [record("1", "soc", None) | {"fraction": 1 / 3, "coverage_enhancing": 1e-30 / 3}]
+        )
+        assert table.loc[0, "fraction"] == 0.3333333333
+        assert table.loc[0, "coverage_enhancing"] == 3.333333333e-31
+
+    @pytest.mark.parametrize(
+        ("changed", "told"),
+        [
+            (
+                {"coverage_enhancing": 1.2},
+                "patient 1, model soc: coverage_enhancing is 1.2, expected at most 1",
+            ),
+            ({"dice": "0.3"}, "dice: '0.3' is not of type number"),
+            ({"days": 3.5}, "days: 3.5 is not of type integer"),
+            ({"hd95_mm": float("inf")}, "hd95_mm: holds an infinite number"),
+            ({"patient": None}, "patient is missing"),
+            ({"patient": 7}, "patient: 7 is not of type string"),
+            ({"plan_ml": -1.0}, "plan_ml is -1, expected at least 0"),
+        ],
+    )
+    def test_a_wrong_value_is_named(self, changed, told):
+        with pytest.raises(TableError, match="table metrics") as error:
+            build("metrics", [record("1", "soc", 0.5) | changed])
+        assert told in str(error.value)
+
+    def test_a_patient_and_model_occur_once(self):
+        with pytest.raises(TableError, match="patient P1, model soc: occurs twice"):
+            build("metrics", [record("P1", "soc", 0.5), record("P1", "soc", 0.6)])
+
+    def test_a_word_out_of_the_list_is_refused(self):
+        with pytest.raises(TableError, match="patient 1: status is lost, expected one of evaluated"):
+            build("cohort", [{"patient": "1", "status": "lost"}])
+
+
+class TestContent:
+    def test_summary_describes_the_coverages(self):
+        records = benchmark(30)
+        tables, _ = tables_of(records)
+        values = np.array(
+            [r["coverage_core"] for r in records if r["model"] == "loti" and r["cohort"] == "B"]
+        )
+        row = row_of(tables["summary"], model="loti", dataset="B", definition="core")
+        expected = [
+            10,
+            values.mean(),
+            values.std(ddof=1),
+            stats.sem(values),
+            *np.percentile(values, [50, 25, 75]),
+        ]
+        assert row[["n", "mean", "sd", "sem", "median", "q1", "q3"]].tolist() == pytest.approx(
+            expected, rel=1e-9
+        )
+        for low, middle, high in (
+            ("ci_low", "mean", "ci_high"),
+            ("median_ci_low", "median", "median_ci_high"),
+        ):
+            assert (tables["summary"][low] <= tables["summary"][middle]).all()
+            assert (tables["summary"][middle] <= tables["summary"][high]).all()
+        assert set(tables["summary"]["dataset"]) == {"A", "B", "C", "pooled"}
+
+    def test_comparisons_are_paired_by_patient(self):
+        records = benchmark(30)
+        tables, _ = tables_of(list(reversed(records)))
+        wide = pd.DataFrame(records).pivot(index="patient", columns="model", values="coverage_enhancing")
+        gain = np.round(wide["loti"] - wide["soc"], 9)
+        row = row_of(tables["comparisons"], model="loti", dataset="pooled", definition="enhancing")
+        assert row["p_pratt"] == pytest.approx(signed_rank_p(gain), rel=1e-9)
+        assert (row["n"], row["n_zero"]) == (30, int((gain == 0).sum()))
+        assert row["shift_low"] <= row["shift"] <= row["shift_high"]
+        assert "soc" not in set(tables["comparisons"]["model"])
+
+    def test_family_is_what_was_declared(self):
+        tables, facts = tables_of(benchmark(models=("a", "b", "c")), family_definitions=("enhancing", "core"))
+        table = tables["comparisons"]
+        inside = table[table["in_family"]]
+        assert set(zip(inside["model"], inside["definition"], strict=True)) == {
+            (model, definition) for model in "abc" for definition in ("enhancing", "core")
+        }
+        assert set(inside["dataset"]) == {"pooled"}
+        expected = multipletests(inside["p_pratt"].to_numpy(float), method="holm")[1]
+        assert inside["p_adjusted"].to_numpy(float) == pytest.approx(expected, rel=1e-8)
+        assert table.loc[~table["in_family"], "p_adjusted"].isna().all()
+        assert len(facts["family"]) == 6
+
+    def test_family_can_be_some_of_the_models(self):
+        tables, _ = tables_of(benchmark(models=("a", "b", "c")), family_models=["b"])
+        table = tables["comparisons"]
+        row = row_of(table[table["in_family"]], model="b")
+        assert row["p_adjusted"] == row["p_pratt"]
+        assert table["in_family"].sum() == 1
+
+    @pytest.mark.parametrize("family", [{"family_models": ["typo"]}, {"family_definitions": ["necrosis"]}])
+    def test_unknown_family_is_refused(self, family):
+        with pytest.raises(TableError, match="unknown"):
+            tables_of(benchmark(), **family)
+
+    def test_missing_output_leaves_the_test_and_counts_zero_beside_it(self):
+        records = benchmark(20)
+        kept = [r for r in records if not (r["model"] == "loti" and r["patient"] < "P04")]
+        failures = [
+            {"patient": f"P{i:02d}", "session": "s", "model": "loti", "stage": "predict", "reason": "r"}
+            for i in range(4)
+        ]
+        tables, _ = tables_of(kept, failures=failures)
+        row = row_of(tables["summary"], model="loti", dataset="pooled", definition="enhancing")
+        values = [r["coverage_enhancing"] for r in kept if r["model"] == "loti"]
+        assert row["n"] == 16
+        assert row["mean"] == pytest.approx(np.mean(values))
+        assert row["mean_missing_as_zero"] == pytest.approx(sum(values) / 20)
+        assert (
+            row_of(tables["comparisons"], model="loti", dataset="pooled", definition="enhancing")["n"] == 16
+        )
+        assert len(tables["failures"]) == 4
+
+    def test_a_model_that_always_failed_is_listed(self):
+        failures = [{"patient": "P00", "model": "broken", "stage": "predict", "reason": "no"}] * 2
+        tables, facts = tables_of(benchmark(12), failures=failures)
+        row = row_of(tables["summary"], model="broken", dataset="pooled", definition="enhancing")
+        assert (row["n"], row["mean_missing_as_zero"]) == (0, 0)
+        assert pd.isna(row["mean"])
+        assert {"model": "broken", "dataset": "pooled", "definition": "enhancing"} in facts["family"]
+        # The declared family has three tests, so the smallest of the others is tripled.
+        inside = tables["comparisons"].query("in_family")
+        assert inside["p_adjusted"].min() == pytest.approx(min(1, 3 * inside["p_pratt"].min()))
+        assert len(tables["failures"]) == 1
+
+    def test_patient_without_recurrence_counts_nowhere(self):
+        records = benchmark(12) + [record("Q", model, None) for model in ("soc", "fisher", "loti")]
+        tables, _ = tables_of(records)
+        row = row_of(tables["summary"], model="loti", dataset="pooled", definition="enhancing")
+        assert row["n"] == 12
+        assert row["mean_missing_as_zero"] == pytest.approx(row["mean"])
+        assert row_of(tables["metrics"], patient="Q", model="loti")["reason"] == "no recurrence"
+        assert row_of(tables["cohort"], patient="Q")["status"] == "predicted"
+        assert "Q" not in set(tables["curves"]["patient"])
+
+    def test_volume_at_the_coverage_of_the_standard_of_care(self):
+        # Curves are linear: a model of coverage 0.8 reaches 0.6 at three quarters of the plan's 100 ml.
+        tables, _ = tables_of(
+            [
+                record("1", "soc", 0.6),
+                record("1", "loti", 0.8),
+                record("1", "worse", 0.2),
+                record("2", "loti", 0.5),
+            ]
+        )
+        volumes = tables["metrics"].set_index(["patient", "model"])["volume_at_soc_coverage_ml"]
+        assert volumes["1", "loti"] == pytest.approx(75)
+        assert volumes["1", "soc"] == pytest.approx(100)
+        assert pd.isna(volumes["1", "worse"])
+        assert pd.isna(volumes["2", "loti"])
+
+    def test_correlations_are_of_the_gain(self):
+        records = benchmark(30)
+        tables, _ = tables_of(records)
+        frame = pd.DataFrame(records)
+        wide = frame.pivot(index="patient", columns="model", values="coverage_enhancing")
+        distance = frame.groupby("patient")["com_distance_cm"].first()
+        expected = stats.spearmanr(distance, np.round(wide["fisher"] - wide["soc"], 9))
+        row = row_of(tables["correlations"], model="fisher", covariate="com_distance_cm")
+        assert (row["rho"], row["p"]) == pytest.approx((expected.statistic, expected.pvalue))
+        assert row["n"] == 30
+
+    def test_cohort_takes_what_is_given_and_completes_it(self):
+        cohort = {
+            "patients": [
+                {"patient": "P00", "cohort": "A", "days": 99, "tissue": "given"},
+                {
+                    "patient": "X",
+                    "status": "excluded",
+                    "reason_code": "no_followup",
+                    "reason": "no follow-up",
+                },
+            ]
+        }
+        tables, facts = tables_of(benchmark(3), cohort)
+        table = tables["cohort"].set_index("patient")
+        assert table["status"].to_dict() == {
+            "P00": "evaluated",
+            "P01": "evaluated",
+            "P02": "evaluated",
+            "X": "excluded",
+        }
+        assert table.loc["P00", "days"] == 99
+        assert table.loc["P00", "recurrence_enhancing_ml"] == 5
+        assert [step["patients"] for step in facts["flow"]] == [4, 3, 3]
+        flow = [{"step": "screened", "patients": 9}]
+        assert tables_of(benchmark(3), {"flow": flow})[1]["flow"] == flow
+
+    def test_records_may_leave_the_identity_to_the_cohort(self):
+        records = [
+            {k: v for k, v in r.items() if k not in ("cohort", "session", "followup_session", "days")}
+            for r in benchmark(6)
+        ]
+        cohort = {
+            "patients": [
+                {"patient": f"P{i:02d}", "cohort": "TUM", "session": "s", "days": 7} for i in range(6)
+            ]
+        }
+        tables, _ = tables_of(records, cohort)
+        assert set(tables["summary"]["dataset"]) == {"TUM", "pooled"}
+        assert set(tables["metrics"]["days"]) == {7}
+
+    def test_order_of_records_does_not_matter(self):
+        records = benchmark(18)
+        shuffled = [records[i] for i in np.random.default_rng(1).permutation(len(records))]
+        (first, facts), (second, other) = tables_of(records), tables_of(shuffled)
+        assert facts == other
+        for name in first:
+            pd.testing.assert_frame_equal(first[name], second[name])
+
+    def test_another_model_changes_no_interval(self):
+        few, _ = tables_of([r for r in benchmark(18) if r["model"] != "fisher"])
+        many, _ = tables_of(benchmark(18))
+        same = many["summary"][many["summary"]["model"] != "fisher"].reset_index(drop=True)
+        pd.testing.assert_frame_equal(few["summary"], same)
+
+
+class TestDegenerate:
+    def test_nothing_to_evaluate(self):
+        tables, facts = tables_of([], {"patients": [{"patient": "1", "status": "predicted"}]})
+        assert {name for name, table in tables.items() if len(table)} == {"cohort", "data_dictionary"}
+        assert facts["notes"] == []
+
+    def test_fewer_than_five_patients(self):
+        tables, facts = tables_of(benchmark(4))
+        comparisons = tables["comparisons"]
+        empty = [
+            "p_pratt",
+            "p_wilcox",
+            "p_signflip",
+            "p_adjusted",
+            "shift_low",
+            "shift_high",
+            "rank_biserial",
+        ]
+        assert comparisons[empty].isna().all(axis=None)
+        assert comparisons.query("dataset == 'pooled'")["shift"].notna().all()
+        assert tables["summary"][["ci_low", "ci_high", "median_ci_low"]].isna().all(axis=None)
+        assert any("Fewer than 5 pairs" in note and "fisher, loti" in note for note in facts["notes"])
+
+    def test_five_pairs_have_p_values_but_no_interval(self):
+        tables, facts = tables_of(benchmark(5, seed=3))
+        row = row_of(tables["comparisons"], model="loti", dataset="pooled", definition="enhancing")
+        assert row[["p_pratt", "p_adjusted"]].notna().all()
+        assert pd.isna(row["shift_low"])
+        assert any("interval of the shift" in note for note in facts["notes"])
+
+    def test_a_model_equal_to_the_standard_of_care(self):
+        records = [r | {"model": m} for r in benchmark(9, models=()) for m in ("soc", "copy")]
+        tables, facts = tables_of(records)
+        row = row_of(tables["comparisons"], model="copy", dataset="pooled", definition="enhancing")
+        assert (row["n"], row["n_zero"], row["shift"]) == (9, 9, 0)
+        assert row[["p_pratt", "p_signflip", "rank_biserial"]].isna().all()
+        assert any("All differences are zero" in note for note in facts["notes"])
+
+    def test_cohort_of_one_patient(self):
+        records = [*benchmark(9), record("Z", "soc", 0.5, "Z"), record("Z", "loti", 0.6, "Z")]
+        tables, _ = tables_of(records)
+        row = row_of(tables["summary"], model="loti", dataset="Z", definition="enhancing")
+        assert (row["n"], row["mean"]) == (1, 0.6)
+        assert row[["sd", "ci_low"]].isna().all()
+
+    def test_small_cohorts_are_resampled_together(self):
+        # Within cohorts of one there would be nothing to draw, and the interval would have no width.
+        records = [r | {"cohort": r["patient"]} for r in benchmark(12)]
+        tables, _ = tables_of(records)
+        row = row_of(tables["summary"], model="loti", dataset="pooled", definition="enhancing")
+        assert row["ci_high"] - row["ci_low"] > row["sem"]
+
+    def test_only_the_standard_of_care(self):
+        tables, facts = tables_of(benchmark(9, models=()))
+        assert len(tables["comparisons"]) == len(tables["correlations"]) == 0
+        assert row_of(tables["summary"], model="soc", dataset="pooled", definition="enhancing")["n"] == 9
+        assert facts["family"] == []
+        assert any("only model" in note for note in facts["notes"])
+
+    def test_no_standard_of_care(self):
+        tables, facts = tables_of([r for r in benchmark(9) if r["model"] != "soc"])
+        assert (tables["comparisons"]["n"] == 0).all()
+        assert tables["comparisons"]["p_pratt"].isna().all()
+        assert tables["correlations"]["rho"].isna().all()
+        assert any("'soc' has no result" in note for note in facts["notes"])
+
+    def test_constant_covariate(self):
+        tables, facts = tables_of([r | {"com_distance_cm": 1.0} for r in benchmark(9)])
+        assert pd.isna(row_of(tables["correlations"], model="loti", covariate="com_distance_cm")["rho"])
+        assert any("com_distance_cm" in note for note in facts["notes"])
+
+    def test_no_cohort_is_given(self):
+        tables, _ = tables_of([r | {"cohort": None} for r in benchmark(6)])
+        assert set(tables["summary"]["dataset"]) == {"not given", "pooled"}
+
+    def test_a_cohort_called_pooled_is_refused(self):
+        with pytest.raises(TableError, match="pooled"):
+            tables_of([r | {"cohort": "pooled"} for r in benchmark(6)])
+
+
+def run_command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("bench mark ü")
+    (folder / "in" / "more").mkdir(parents=True)
+    for i, entry in enumerate(benchmark(8)):
+        place = folder / "in" / ("more" if i % 2 else "")
+        (place / f"{i}_metrics.json").write_text(json.dumps(entry))
+    cohort = {"patients": [{"patient": "NA", "status": "excluded", "reason": 'says "no", twice\nand ü'}]}
+    (folder / "cohort.json").write_text(json.dumps(cohort), encoding="utf-8")
+    (folder / "failure.json").write_text(
+        json.dumps({"patient": "P00", "model": "broken", "stage": "predict"})
+    )
+    (folder / "failures.json").write_text(
+        json.dumps([{"patient": "P01", "model": "broken", "stage": "plan"}])
+    )
+    for out in ("tables", "again"):
+        run = run_command(
+            *("--metrics", folder / "in", "--cohort", folder / "cohort.json"),
+            *("--failures", folder / "failure.json", folder / "failures.json"),
+            *("--out", folder / out, "--draws", DRAWS, "--seed", 7, "--simulated"),
+        )
+        assert run.returncode == 0, run.stderr
+        assert run.stderr == ""
+        assert "seed 7" in run.stdout
+    return folder
+
+
+class TestCommand:
+    def test_same_input_gives_the_same_bytes(self, written):
+        names = sorted(path.name for path in (written / "tables").iterdir())
+        expected = {f"{name}.{kind}" for name in TABLES for kind in ("csv", "parquet")}
+        assert set(names) == expected | {"data_dictionary.csv", "statistics.json"}
+        for name in names:
+            assert (written / "tables" / name).read_bytes() == (written / "again" / name).read_bytes(), name
+
+    @pytest.mark.parametrize("name", list(TABLES))
+    def test_parquet_equals_csv(self, written, name):
+        parquet = pd.read_parquet(written / "tables" / f"{name}.parquet")
+        assert {column: str(kind) for column, kind in parquet.dtypes.items()} == TABLES[name].dtypes
+        convert = {
+            "string": str,
+            "integer": int,
+            "number": float,
+            "boolean": {"True": True, "False": False}.get,
+        }
+        converters = [convert[column.type] for column in TABLES[name].columns]
+        with (written / "tables" / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+        assert header == COLUMNS[name].split()
+        from_csv = [[f(v) if v else None for f, v in zip(converters, row, strict=True)] for row in rows]
+        from_parquet = [[None if v is pd.NA else v for v in row] for row in parquet.itertuples(index=False)]
+        assert from_csv == from_parquet
+        assert rows
+
+    def test_facts(self, written):
+        facts = json.loads((written / "tables" / "statistics.json").read_text())
+        assert facts["seed"] == 7
+        assert facts["n_bootstrap"] == DRAWS
+        assert facts["simulated"] is True
+        assert facts["primary"] == "enhancing"
+        assert {entry["model"] for entry in facts["family"]} == {"broken", "fisher", "loti"}
+
+    def test_predict_writes_headers_only(self, tmp_path):
+        (tmp_path / "empty").mkdir()
+        run = run_command("--metrics", tmp_path / "empty", "--out", tmp_path / "out")
+        assert (run.returncode, run.stderr) == (0, "")
+        for name, columns in COLUMNS.items():
+            assert (tmp_path / "out" / f"{name}.csv").read_text() == columns.replace(" ", ",") + "\n"
+            assert list(pd.read_parquet(tmp_path / "out" / f"{name}.parquet").columns) == columns.split()
+
+    @pytest.mark.parametrize(
+        ("content", "told"),
+        [
+            ('{"patient": "1", "mod', "not readable as JSON"),
+            ('["text"]', "expected an object"),
+            ('{"patient": "1", "model": "soc", "coverage_enhancing": 3}', "coverage_enhancing is 3"),
+        ],
+    )
+    def test_a_fault_is_one_line(self, tmp_path, content, told):
+        (tmp_path / "m.json").write_text(content)
+        run = run_command("--metrics", tmp_path / "m.json", "--out", tmp_path / "out")
+        assert run.returncode == 2
+        assert run.stderr.startswith("ERROR: ")
+        assert run.stderr.count("\n") == 1
+        assert told in run.stderr
+
+    def test_a_missing_file_is_named(self, tmp_path):
+        run = run_command("--metrics", tmp_path / "absent.json", "--out", tmp_path / "out")
+        assert run.returncode == 2
+        assert "absent.json" in run.stderr
