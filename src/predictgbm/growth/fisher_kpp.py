@@ -15,15 +15,14 @@ step in time cancels that of the differences in space along each axis.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
-from predictgbm.growth import ModelError, Prediction
-from predictgbm.growth.compilation import kernel, threads
+from predictgbm.growth import ModelError, Prediction, kernels
+from predictgbm.growth.compilation import threads
 from predictgbm.labels import CORE, WHOLE_TUMOR, region
 
 #: Tissue is where P_wm + P_gm reaches this; nothing flows elsewhere.
@@ -32,6 +31,8 @@ TISSUE_THRESHOLD = 0.1
 WHITE_TO_GRAY = 10.0
 #: A step advances the logistic part by at most this much of 1/rho.
 LARGEST_REACTION = 0.25
+#: The implicit scheme takes steps this many times as long as the explicit one.
+IMPLICIT_STRETCH = 6.0
 #: Concentrations below this are set to zero: denormal numbers are slow, and cells are not that divisible.
 FLUSH = 1e-30
 #: The active box is enlarged before a concentration above this can reach its border.
@@ -47,74 +48,6 @@ CELLS_PER_THREAD = 250_000
 
 Box = tuple[slice, slice, slice]
 Vector = Sequence[float] | NDArray[np.floating[Any]]
-
-
-@kernel
-def _react(u, out, gain):  # type: ignore[no-untyped-def]
-    """Advance by the exact logistic solution; gain = exp(rho dt) - 1."""
-    one = u.dtype.type(1)
-    for i in prange(u.shape[0]):
-        row, target = u[i], out[i]
-        for k in range(row.size):
-            target[k] = row[k] * (one + gain) / (one + row[k] * gain)
-
-
-@kernel
-def _step(u, out, d, ny, cx, cy, cz, gain, flush):  # type: ignore[no-untyped-def]
-    """One explicit diffusion step and one exact logistic step; c = time step x diffusivity / (2 spacing^2).
-
-    Arrays have shape (nx, ny * nz) and a border of cells with d = 0. A plane is one row: its ends wrap around, but
-    only in cells of the border, where nothing is computed, and the inner loop is long enough to vectorise well.
-    """
-    zero = u.dtype.type(0)
-    one = u.dtype.type(1)
-    size = u.shape[1]
-    nz = size // ny
-    first, last = nz, size - nz
-    for i in prange(1, u.shape[0] - 1):
-        u_c, d_c, target = u[i, first:last], d[i, first:last], out[i, first:last]
-        u_w, d_w = u[i - 1, first:last], d[i - 1, first:last]
-        u_e, d_e = u[i + 1, first:last], d[i + 1, first:last]
-        u_s, d_s = u[i, first - nz : last - nz], d[i, first - nz : last - nz]
-        u_n, d_n = u[i, first + nz : last + nz], d[i, first + nz : last + nz]
-        u_b, d_b = u[i, first - 1 : last - 1], d[i, first - 1 : last - 1]
-        u_t, d_t = u[i, first + 1 : last + 1], d[i, first + 1 : last + 1]
-        for k in range(u_c.size):
-            c, dc = u_c[k], d_c[k]
-            flux_x = (dc + d_w[k] if d_w[k] > zero else zero) * (u_w[k] - c)
-            flux_x += (dc + d_e[k] if d_e[k] > zero else zero) * (u_e[k] - c)
-            flux_y = (dc + d_s[k] if d_s[k] > zero else zero) * (u_s[k] - c)
-            flux_y += (dc + d_n[k] if d_n[k] > zero else zero) * (u_n[k] - c)
-            flux_z = (dc + d_b[k] if d_b[k] > zero else zero) * (u_b[k] - c)
-            flux_z += (dc + d_t[k] if d_t[k] > zero else zero) * (u_t[k] - c)
-            v = c + cx * flux_x + cy * flux_y + cz * flux_z
-            v = v * (one + gain) / (one + v * gain)
-            target[k] = v if (dc > zero and v > flush) else zero
-
-
-@kernel
-def _largest_exchange(d, wx, wy, wz):  # type: ignore[no-untyped-def]
-    """Return per slice the largest sum of face diffusivities over spacing^2 of a cell; w = 1 / (2 spacing^2)."""
-    largest = np.zeros(d.shape[0])
-    for i in prange(1, d.shape[0] - 1):
-        for j in range(1, d.shape[1] - 1):
-            for k in range(1, d.shape[2] - 1):
-                dc = d[i, j, k]
-                if dc > 0:
-                    s = wx * (
-                        (dc + d[i - 1, j, k]) * (d[i - 1, j, k] > 0)
-                        + (dc + d[i + 1, j, k]) * (d[i + 1, j, k] > 0)
-                    )
-                    s += wy * (
-                        (dc + d[i, j - 1, k]) * (d[i, j - 1, k] > 0)
-                        + (dc + d[i, j + 1, k]) * (d[i, j + 1, k] > 0)
-                    )
-                    s += wz * (
-                        (dc + d[i, j, k - 1]) * (d[i, j, k - 1] > 0)
-                        + (dc + d[i, j, k + 1]) * (d[i, j, k + 1] > 0)
-                    )
-                    largest[i] = max(largest[i], s)
-    return largest
 
 
 def relative_diffusivity(
@@ -161,53 +94,79 @@ class Steps(NamedTuple):
     cells: int
 
 
-class _ActiveBox:
-    """Working copies of concentration and diffusivity in the box that the tumour needs.
+class Gradient(NamedTuple):
+    """A function of the final concentration and its derivatives.
 
-    They carry a border of cells without diffusivity, through which nothing flows, and planes are flattened, as
-    :func:`_step` wants them.
+    Attributes
+    ----------
+    value : float
+    diffusivity, proliferation : float
+        Derivatives by these.
+    initial : array of shape (nx, ny, nz)
+        Derivative by the concentration at the start.
+    concentration : array of shape (nx, ny, nz)
+        The final concentration.
     """
+
+    value: float
+    diffusivity: float
+    proliferation: float
+    initial: NDArray[Any]
+    concentration: NDArray[Any]
+
+
+class _ActiveBox:
+    """Working copies of concentration and diffusivity in the box that the tumour needs, bordered and flattened."""
 
     def __init__(self, relative: NDArray[Any], initial: NDArray[Any], threshold: float | None) -> None:
         self.relative = relative
         self.threshold = threshold
-        box = None if threshold is None else bounding_box(initial > threshold, BOX_MARGIN)
         nx, ny, nz = relative.shape
-        self.box: Box = box or (slice(0, nx), slice(0, ny), slice(0, nz))
+        found = None if threshold is None else bounding_box(initial > threshold, BOX_MARGIN)
+        self.box: Box = found or (slice(0, nx), slice(0, ny), slice(0, nz))
         self._place(initial[self.box])
 
     def _place(self, concentration: NDArray[Any]) -> None:
         d, u = np.pad(self.relative[self.box], 1), np.pad(concentration, 1)
-        self.padded_shape = u.shape
+        self.shape = u.shape
         self.cells = concentration.size
         self.d, self.u = d.reshape(len(d), -1), u.reshape(len(u), -1)
         self.other = np.zeros_like(self.u)
 
-    def inside(self, field: NDArray[Any]) -> NDArray[Any]:
+    def volume(self, field: NDArray[Any]) -> NDArray[Any]:
         """Return a working array without its border, as a volume."""
-        return field.reshape(self.padded_shape)[1:-1, 1:-1, 1:-1]
+        return field.reshape(self.shape)[1:-1, 1:-1, 1:-1]
 
-    def enlarge_if_needed(self) -> None:
+    def move_to(self, box: Box) -> None:
+        """Take another box, with the concentration where the two overlap and none elsewhere."""
+        whole = np.zeros(self.relative.shape, self.u.dtype)
+        whole[self.box] = self.volume(self.u)
+        self.box = box
+        self._place(whole[box])
+
+    def follow(self) -> None:
         """Move the sides of the box outwards where the tumour has come near one of them."""
         if self.threshold is None:
             return
-        u = self.inside(self.u)
+        u = self.volume(self.u)
         for axis, side in enumerate(self.box):
             layers = np.moveaxis(u, axis, 0)
-            at_start = side.start > 0 and layers[:LOOK_EVERY].max() > self.threshold
-            at_stop = side.stop < self.relative.shape[axis] and layers[-LOOK_EVERY:].max() > self.threshold
-            if at_start or at_stop:
+            near_start = side.start > 0 and layers[:LOOK_EVERY].max() > self.threshold
+            near_stop = side.stop < self.relative.shape[axis] and layers[-LOOK_EVERY:].max() > self.threshold
+            if near_start or near_stop:
                 break
         else:
             return
-        old = self.box
-        whole = np.zeros(self.relative.shape, u.dtype)
-        whole[old] = u
-        grown = bounding_box(whole > self.threshold, BOX_MARGIN)
-        assert grown is not None
-        x, y, z = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(old, grown, strict=True))
-        self.box = x, y, z
-        self._place(whole[self.box])
+        needed = bounding_box(u > self.threshold)
+        assert needed is not None
+        x, y, z = (
+            slice(
+                max(0, min(old.start, old.start + new.start - BOX_MARGIN)),
+                min(n, max(old.stop, old.start + new.stop + BOX_MARGIN)),
+            )
+            for old, new, n in zip(self.box, needed, self.relative.shape, strict=True)
+        )
+        self.move_to((x, y, z))
 
 
 class FisherKPP:
@@ -222,6 +181,11 @@ class FisherKPP:
     dtype
         ``float32``; ``float64`` for verification.
 
+    Attributes
+    ----------
+    steps : Steps
+        How the last run was divided.
+
     Raises
     ------
     ValueError
@@ -230,41 +194,58 @@ class FisherKPP:
 
     def __init__(self, relative: NDArray[Any], spacing: Vector, dtype: Any = np.float32) -> None:
         self.spacing = tuple(float(h) for h in spacing)
-        if len(self.spacing) != 3 or min(self.spacing) <= 0:
+        if len(self.spacing) != 3 or not min(self.spacing) > 0:
             raise ValueError(f"voxel size {spacing} is not three positive numbers")
         region = bounding_box(np.asarray(relative) > 0)
         if region is None:
             raise ValueError("no voxel is tissue: white and grey matter maps are empty inside the brain")
-        self.shape = np.asarray(relative).shape
-        self.dtype = np.dtype(dtype)
-        #: The bounding box of the tissue in the image; all work is done there.
-        self.region = region
-        self.relative = np.ascontiguousarray(np.asarray(relative)[region], self.dtype)
+        self._shape = np.asarray(relative).shape
+        self._region = region
+        self._relative = np.ascontiguousarray(np.asarray(relative)[region], dtype)
+        self._scalar = self._relative.dtype.type
         weights = [0.5 / h**2 for h in self.spacing]
-        self._largest_exchange = float(_largest_exchange(np.pad(self.relative, 1), *weights).max())
-        #: What the last simulation did.
+        self._largest_exchange = float(kernels.largest_exchange(np.pad(self._relative, 1), *weights).max())
         self.steps = Steps(0, 0.0, 0)
 
-    def largest_time_step(self, diffusivity: float, proliferation: float) -> float:
-        """Return the longest step, in days, that is stable and positive and resolves the growth."""
+    def largest_time_step(self, diffusivity: float, proliferation: float, scheme: str = "explicit") -> float:
+        """Return the longest step, in days, that is stable, keeps positive and resolves the growth."""
         limits = [np.inf]
         if diffusivity > 0:
-            limits.append(1.0 / (diffusivity * self._largest_exchange))
+            stretch = IMPLICIT_STRETCH if scheme == "implicit" else 1.0
+            limits.append(stretch / (diffusivity * self._largest_exchange))
         if proliferation > 0:
             limits.append(LARGEST_REACTION / proliferation)
         return float(min(limits))
 
     def _divide(
-        self, diffusivity: float, proliferation: float, days: float, time_step: float | None
-    ) -> Steps:
+        self, diffusivity: float, proliferation: float, days: float, time_step: float | None, scheme: str
+    ) -> tuple[int, float]:
         if not all(np.isfinite(v) and v >= 0 for v in (diffusivity, proliferation, days)):
             raise ValueError("diffusivity, proliferation and days must be finite and not negative")
-        largest = self.largest_time_step(diffusivity, proliferation)
-        if time_step is not None and diffusivity * self._largest_exchange * time_step > 1 + 1e-6:
+        if scheme not in ("explicit", "implicit"):
+            raise ValueError(f"scheme '{scheme}' is unknown; use explicit or implicit")
+        if time_step is None:
+            time_step = self.largest_time_step(diffusivity, proliferation, scheme)
+        elif scheme == "explicit" and diffusivity * self._largest_exchange * time_step > 1 + 1e-6:
+            largest = 1 / (diffusivity * self._largest_exchange)
             raise ValueError(f"a time step of {time_step:g} days is unstable here; at most {largest:g} days")
-        length = largest if time_step is None else time_step
-        count = max(1, int(np.ceil(days / length * (1 - 1e-9))))
-        return Steps(count, days / count, 0)
+        number = max(1, int(np.ceil(days / time_step * (1 - 1e-9))))
+        return number, days / number
+
+    def _start(self, initial: NDArray[Any], threshold: float | None) -> _ActiveBox:
+        concentration = np.where(self._relative > 0, np.asarray(initial)[self._region], 0)
+        return _ActiveBox(self._relative, concentration.astype(self._relative.dtype), threshold)
+
+    def _image(self, active: _ActiveBox, field: NDArray[Any]) -> NDArray[Any]:
+        image = np.zeros(self._shape, self._relative.dtype)
+        image[self._region][active.box] = active.volume(field)
+        return image
+
+    def _exchange(self, diffusivity: float, dt: float) -> list[Any]:
+        return [self._scalar(0.5 * dt * diffusivity / h**2) for h in self.spacing]
+
+    def _gain(self, proliferation: float, dt: float) -> Any:
+        return self._scalar(np.expm1(proliferation * dt))
 
     def simulate(
         self,
@@ -275,6 +256,7 @@ class FisherKPP:
         *,
         time_step: float | None = None,
         active_threshold: float | None = ACTIVE_THRESHOLD,
+        scheme: str = "explicit",
     ) -> NDArray[Any]:
         """Return the concentration after ``days``.
 
@@ -293,6 +275,9 @@ class FisherKPP:
         active_threshold : float, optional
             Only a box around the tumour is computed, enlarged before a concentration above this value can reach
             its border; nothing flows through that border. None computes the whole brain in every step.
+        scheme : str
+            ``explicit``, or ``implicit``: Crank-Nicolson axis by axis, of second order in time, which takes longer
+            steps and pays where the diffusivity is large. Its faint tail is less exact; negative values become 0.
 
         Returns
         -------
@@ -303,34 +288,136 @@ class FisherKPP:
         ValueError
             If a rate is negative or not finite, or the time step is unstable.
         """
-        count, dt, _ = self._divide(diffusivity, proliferation, days, time_step)
-        scalar = self.dtype.type
-        exchange = [scalar(0.5 * dt * diffusivity / h**2) for h in self.spacing]
-        gain, half = scalar(np.expm1(proliferation * dt)), scalar(np.expm1(0.5 * proliferation * dt))
-        start = np.where(self.relative > 0, np.asarray(initial)[self.region], 0).astype(self.dtype)
-        active = _ActiveBox(self.relative, start, active_threshold)
+        number, dt = self._divide(diffusivity, proliferation, days, time_step, scheme)
+        exchange = self._exchange(diffusivity, dt)
+        gain, half = self._gain(proliferation, dt), self._gain(proliferation, 0.5 * dt)
+        active = self._start(initial, active_threshold)
         cells = 0
-        _react(active.u, active.u, half)
-        for n in range(count):
-            if n % LOOK_EVERY == 0:
-                active.enlarge_if_needed()
-            reaction = half if n == count - 1 else gain
+        kernels.react(active.u, active.u, half)
+        for n in range(number):
+            reaction = half if n == number - 1 else gain
             with threads(active.cells // CELLS_PER_THREAD):
-                _step(
-                    active.u,
-                    active.other,
-                    active.d,
-                    active.padded_shape[1],
-                    *exchange,
-                    reaction,
-                    scalar(FLUSH),
-                )
-            active.u, active.other = active.other, active.u
+                if scheme == "explicit":
+                    if n % LOOK_EVERY == 0:
+                        active.follow()
+                    self._explicit_step(active, exchange, reaction)
+                else:
+                    active.follow()
+                    self._implicit_step(active, exchange, reaction, forward=n % 2 == 0)
             cells += active.cells
-        self.steps = Steps(count, dt, cells)
-        image = np.zeros(self.shape, self.dtype)
-        image[self.region][active.box] = active.inside(active.u)
-        return image
+        self.steps = Steps(number, dt, cells)
+        return self._image(active, active.u)
+
+    def _explicit_step(self, active: _ActiveBox, exchange: list[Any], gain: Any) -> None:
+        kernels.explicit_step(
+            active.u, active.other, active.d, active.shape[1], *exchange, gain, self._scalar(FLUSH)
+        )
+        active.u, active.other = active.other, active.u
+
+    def _implicit_step(self, active: _ActiveBox, exchange: list[Any], gain: Any, *, forward: bool) -> None:
+        u, d = active.u.reshape(active.shape), active.d.reshape(active.shape)
+        sweeps = (kernels.crank_nicolson_x, kernels.crank_nicolson_y, kernels.crank_nicolson_z)
+        # Every second step goes through the axes in the opposite order: the pair is then of second order.
+        for axis in (0, 1, 2) if forward else (2, 1, 0):
+            sweeps[axis](u, d, exchange[axis] / self._scalar(2))
+        kernels.react(active.u, active.u, gain)
+
+    def gradient(
+        self,
+        initial: NDArray[Any],
+        diffusivity: float,
+        proliferation: float,
+        days: float,
+        function: Callable[[NDArray[Any]], tuple[float, NDArray[Any]]],
+        *,
+        time_step: float | None = None,
+        active_threshold: float | None = ACTIVE_THRESHOLD,
+    ) -> Gradient:
+        """Differentiate a function of the final concentration by the discrete adjoint of the explicit scheme.
+
+        The cost is that of about four simulations. Every sqrt(n)-th of the n states is kept and those between are
+        computed again, so that memory holds about 2 sqrt(n) active boxes.
+
+        Parameters
+        ----------
+        initial, diffusivity, proliferation, days, time_step, active_threshold
+            As for :meth:`simulate`; the diffusivity must be positive.
+        function : callable
+            Takes the final concentration, returns a value and its derivative by the concentration of every voxel.
+            Derivatives by parameters of the function itself, such as thresholds, are its own matter.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`simulate`; also if the diffusivity is zero.
+        """
+        if not diffusivity > 0:
+            raise ValueError("the derivative by the diffusivity needs a positive diffusivity")
+        number, dt = self._divide(diffusivity, proliferation, days, time_step, "explicit")
+        exchange = self._exchange(diffusivity, dt)
+        gain, half = self._gain(proliferation, dt), self._gain(proliferation, 0.5 * dt)
+        active = self._start(initial, active_threshold)
+        first_box, first = active.box, active.u.copy()
+        kernels.react(active.u, active.u, half)
+        stride = max(1, int(np.sqrt(number)) // LOOK_EVERY * LOOK_EVERY)
+        kept: dict[int, tuple[Box, NDArray[Any]]] = {}
+        boxes: list[Box] = []
+        for n in range(number):
+            if n % LOOK_EVERY == 0:
+                active.follow()
+            if n % stride == 0:
+                kept[n] = active.box, active.u.copy()
+            boxes.append(active.box)
+            self._explicit_step(active, exchange, half if n == number - 1 else gain)
+        concentration = self._image(active, active.u)
+        value, slope = function(concentration)
+
+        by_gain, by_half, by_exchange = np.zeros((3, self._relative.shape[0] + 2))
+        back = _ActiveBox(self._relative, np.zeros_like(self._relative), None)
+        back.volume(back.u)[...] = np.where(self._relative > 0, np.asarray(slope)[self._region], 0)
+        back.move_to(boxes[-1])
+        for start in sorted(kept, reverse=True):
+            box, u = kept.pop(start)
+            states: list[NDArray[Any]] = []
+            active.move_to(box)
+            active.u[...] = u
+            for n in range(start, min(start + stride, number)):
+                if active.box != boxes[n]:
+                    active.move_to(boxes[n])
+                states.append(active.u.copy())
+                self._explicit_step(active, exchange, gain)
+            for n in reversed(range(start, start + len(states))):
+                if back.box != boxes[n]:
+                    back.move_to(boxes[n])
+                ny = back.shape[1]
+                last = n == number - 1
+                kernels.explicit_step_back(
+                    states[n - start],
+                    back.u,
+                    back.other,
+                    back.d,
+                    ny,
+                    *exchange,
+                    half if last else gain,
+                    by_half if last else by_gain,
+                    by_exchange,
+                )
+                kernels.explicit_step(
+                    back.other, back.u, back.d, ny, *exchange, self._scalar(0), self._scalar(-np.inf)
+                )
+        if back.box != first_box:
+            back.move_to(first_box)
+        kernels.react_back(first, back.u, half, by_half)
+        # d gain / d rho = dt exp(rho dt)
+        by_proliferation = by_gain.sum() * dt * np.exp(proliferation * dt)
+        by_proliferation += by_half.sum() * 0.5 * dt * np.exp(0.5 * proliferation * dt)
+        return Gradient(
+            float(value),
+            float(by_exchange.sum() / diffusivity),
+            float(by_proliferation),
+            self._image(back, back.u),
+            concentration,
+        )
 
 
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float | None:
