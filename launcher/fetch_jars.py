@@ -21,13 +21,16 @@ from jgo.config import GlobalSettings
 from jgo.constants import MAVEN_CENTRAL_URL
 from jgo.maven import MavenContext
 
-ATTEMPTS = 4
+ATTEMPTS = 3
 
 
 def fetch(context: MavenContext, coordinate: str, sha256: str, folder: Path) -> str:
     """Put the jar of a coordinate into a folder and return its name."""
     group, artifact, version = coordinate.split(":")
+    fault: object = None
     for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(2**attempt)
         path = None
         try:
             path = context.project(group, artifact).at_version(version).artifact().resolve()
@@ -35,14 +38,13 @@ def fetch(context: MavenContext, coordinate: str, sha256: str, folder: Path) -> 
             if found == sha256:
                 shutil.move(path, folder / path.name)
                 return str(path.name)
-            fault: object = f"its SHA-256 is {found}, expected {sha256}"
+            fault = f"its SHA-256 is {found}, expected {sha256}"
         except (
             Exception
         ) as error:  # whatever the network or the repository did, another attempt may do better
             fault = error
         if path is not None:
             path.unlink(missing_ok=True)
-        time.sleep(2**attempt)
     raise SystemExit(f"{coordinate}: not fetched in {ATTEMPTS} attempts: {fault}")
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -159,6 +161,20 @@ def find() -> Nextflow:
             "or check that this machine reaches a Maven repository; docs/offline.md says how to set up "
             "without a network."
         ) from error
+
+
+def program_folder(engine: Nextflow) -> Path:
+    """Return a folder with a program ``nextflow`` that starts this Nextflow."""
+    if len(engine.command) == 1:
+        return Path(engine.command[0]).parent
+    text = f'#!/bin/sh\nexec {shlex.join(engine.command)} "$@"\n'
+    folder = cache_folder() / "programs" / f"nextflow-{engine.version}-{zlib.crc32(text.encode()):08x}"
+    with made_once(folder) as growing:
+        if growing is not None:
+            program = growing / "nextflow"
+            program.write_text(text)
+            program.chmod(0o755)
+    return folder
 
 
 def environment(arguments: list[str]) -> dict[str, str]:

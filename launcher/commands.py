@@ -1,0 +1,222 @@
+"""predictgbm: sets up what is missing, then hands over to Nextflow or to the tests.
+
+Usage
+  ./predictgbm demo [options]        set up, then run the benchmark on the simulated cohort of six patients
+  ./predictgbm run [options]         set up, then `nextflow run` this pipeline with all the options given
+  ./predictgbm test [options]        set up for development, then run every test (options go to pytest)
+  ./predictgbm setup                 only set up (Python packages, Java, Nextflow, atlas)
+  ./predictgbm nextflow [arguments]  the Nextflow that the pipeline uses, with any arguments
+  ./predictgbm --help                this text
+
+Options of the pipeline: ./predictgbm run --help; examples and files: docs/usage.md
+
+Variables
+  PREDICTGBM_CACHE   folder for what is fetched or made once     (default: ~/.cache/predictgbm)
+  PREDICTGBM_PYTHON  Python interpreter to build .venv with      (default: python3, 3.10 or later)
+  PREDICTGBM_ATLAS   prepared SRI24 atlas folder to use          (default: made in the cache)
+  NXF_VER            version of Nextflow                         (default: that on PATH, else 24.10.0)
+  JAVA_HOME          Java to run Nextflow on, 17 to 24           (default: that on PATH, else fetched)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nextflow
+import python_env
+from console import SetupError, run_step, say, step
+from storage import ROOT, cache_folder, made_once
+
+#: Where the demo publishes, in the folder it is started from.
+DEMO_RESULTS = "results/demo"
+
+
+def base_environment(programs: Path) -> dict[str, str]:
+    """Return the variables for all that is started: the environment's programs first on PATH."""
+    env = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "PYTHONHOME"}}
+    env |= {
+        "PATH": f"{programs}{os.pathsep}{env.get('PATH', os.defpath)}",
+        "VIRTUAL_ENV": str(programs.parent),
+        "PYTHONNOUSERSITE": "1",
+    }
+    env.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))
+    return env
+
+
+def atlas() -> Path:
+    """Return the folder of the prepared SRI24 atlas, made on first use."""
+    given = os.environ.get("PREDICTGBM_ATLAS")
+    if given:
+        if not Path(given).is_dir():
+            raise SetupError(f"PREDICTGBM_ATLAS names {given}, which is not a folder")
+        return Path(given).absolute()
+    target = cache_folder() / "atlas" / "sri24"
+    with made_once(target) as folder:
+        if folder is not None:
+            with step("preparing the SRI24 atlas (60 MB)"):
+                run_step(
+                    [python_env.VENV / "bin" / "python", ROOT / "bin" / "prepare_atlas.py", "--out", folder],
+                    env=base_environment(python_env.VENV / "bin"),
+                    progress=str.strip,
+                )
+    return target
+
+
+def option(arguments: list[str], name: str) -> str | None:
+    """Return the last value given for an option, written ``--name value`` or ``--name=value``."""
+    found = None
+    for position, word in enumerate(arguments):
+        if word == name and position + 1 < len(arguments):
+            found = arguments[position + 1]
+        elif word.startswith(f"{name}="):
+            found = word.partition("=")[2]
+    return found
+
+
+def names_atlas(arguments: list[str]) -> bool:
+    """Return whether the user chooses an atlas: as an option, or in a file of parameters or settings."""
+    if option(arguments, "--atlas") is not None:
+        return True
+    for name in ("-params-file", "-c", "-config", "-C"):
+        file = option(arguments, name)
+        if file and Path(file).is_file():
+            text = Path(file).read_text(errors="replace")
+            if re.search(r"""^[\s{,]*["']?(params\.)?atlas["']?\s*[:=]""", text, re.MULTILINE):
+                return True
+    return False
+
+
+def pipeline_command(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Return command and variables of ``nextflow run`` on this pipeline."""
+    programs = python_env.prepare()
+    engine = nextflow.find()
+    arguments = ["-resume" if word == "--resume" else word for word in arguments]
+    if not {"--help", "-h", "-help"} & set(arguments) and not names_atlas(arguments):
+        arguments += ["--atlas", str(atlas())]
+    arguments = ["run", str(ROOT / "main.nf"), *arguments]
+    env = base_environment(programs) | engine.environment | nextflow.environment(arguments)
+    return [*engine.command, *arguments], env
+
+
+def hand_over(command: list[str], env: dict[str, str]) -> int:
+    """Become the command: its exit status, its signals and its terminal are the user's own."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execvpe(command[0], command, env)
+
+
+def wait_for(command: list[str], env: dict[str, str], cwd: Path | None = None) -> int:
+    """Run a command to its end, leaving Ctrl-C to it, and return its exit status as a shell would."""
+    process = subprocess.Popen(command, env=env, cwd=cwd)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        status = process.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return status if status >= 0 else 128 - status
+
+
+def run(arguments: list[str]) -> int:
+    """Run the pipeline with the user's options."""
+    return hand_over(*pipeline_command(arguments))
+
+
+def demo(arguments: list[str]) -> int:
+    """Run the pipeline on the simulated cohort, then show the headline."""
+    start = time.time()
+    profiles = option(arguments, "-profile")
+    if profiles is not None:
+        place = next(i for i, word in enumerate(arguments) if word.startswith("-profile"))
+        width = 1 if "=" in arguments[place] else 2
+        arguments = arguments[:place] + arguments[place + width :]
+    results = Path(option(arguments, "--outdir") or DEMO_RESULTS)
+    given = [] if option(arguments, "--outdir") else ["--outdir", DEMO_RESULTS]
+    command, env = pipeline_command(
+        ["-profile", ",".join(["demo", *filter(None, [profiles])]), *given, *arguments]
+    )
+    say(f"set up in {time.time() - start:.0f} s; starting the benchmark of six simulated patients")
+    status = wait_for(command, env)
+    report = (results / "multiqc" / "multiqc_report.html").absolute()
+    if not report.exists() or report.stat().st_mtime < start:
+        return status
+    tables = results / "tables"
+    if tables.is_dir():
+        wait_for(
+            [
+                shutil.which("python3", path=env["PATH"]) or "python3",
+                str(ROOT / "bin/print_headline.py"),
+                str(tables),
+            ],
+            env,
+        )
+    say(f"finished in {time.time() - start:.0f} s. The report, to open in a browser:")
+    print(report, flush=True)
+    return status
+
+
+def test(arguments: list[str]) -> int:
+    """Run the nf-test files where nf-test is on PATH, then pytest."""
+    programs = python_env.prepare(dev=True)
+    engine = nextflow.find()
+    env = base_environment(programs) | engine.environment
+    # Programs that call Nextflow themselves (nf-test, nf-core) look for it on PATH.
+    env["PATH"] = os.pathsep.join([env["PATH"], str(nextflow.program_folder(engine))])
+    status = 0
+    if shutil.which("nf-test"):
+        status = wait_for(["nf-test", "test"], env, ROOT)
+    else:
+        say("nf-test is not on PATH: the *.nf.test files are skipped; pytest drives the same pipeline")
+    return wait_for([str(programs / "python"), "-m", "pytest", *arguments], env, ROOT) or status
+
+
+def raw_nextflow(arguments: list[str]) -> int:
+    """Start Nextflow with the user's arguments."""
+    programs = python_env.prepare()
+    engine = nextflow.find()
+    env = base_environment(programs) | engine.environment | nextflow.environment(arguments)
+    return hand_over([*engine.command, *arguments], env)
+
+
+def setup(arguments: list[str]) -> int:
+    """Make all that `run` needs, and say what it is."""
+    if arguments:
+        raise SetupError(f"setup takes no options, got: {' '.join(arguments)}")
+    programs = python_env.prepare()
+    engine = nextflow.find()
+    say(f"Python packages: {programs.parent}")
+    origin = "from PATH" if len(engine.command) == 1 else "fetched, runs on"
+    say(f"Nextflow {engine.version}: {origin} {engine.command[0]}")
+    say(f"atlas: {atlas()}")
+    return 0
+
+
+COMMANDS = {"demo": demo, "run": run, "test": test, "setup": setup, "nextflow": raw_nextflow}
+
+
+def main() -> int:
+    """Do what the command line asks for."""
+    words = sys.argv[1:]
+    if not words or words[0] in {"-h", "--help", "-help", "help"}:
+        print((__doc__ or "").strip())
+        return 0
+    if words[0] not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        say(f"ERROR: there is no command '{words[0]}'; there are {known} (see ./predictgbm --help)")
+        return 2
+    try:
+        return COMMANDS[words[0]](words[1:])
+    except SetupError as error:
+        say(f"ERROR: {error}")
+        return 3
+    except KeyboardInterrupt:
+        say("stopped")
+        return 130
