@@ -73,14 +73,13 @@ def prepare(row: dict[str, Any], files: dict[str, Path], atlas: Path, folder: Pa
     if outside > CORE_OUTSIDE_WARNING:
         warnings.append(f"{outside:.0%} of the tumour core lie outside the brain mask")
 
-    facts: dict[str, Any] = {}
     if all(f"tissue_{name}" in files for name in TISSUES):
         wm, gm, csf = (read(f"tissue_{name}") for name in TISSUES)
         wm, gm, csf = normalise_tissue(t1, wm, gm, csf, brain)
-        facts["tissue"] = "given"
+        facts = {"tissue": "given"}
     else:
         grid = Image(reference.data, reference.affine, files["t1c"].name)
-        wm, gm, csf, facts["atlas_dice"] = tissue_prior(load_atlas(atlas), grid, brain, t1)
+        wm, gm, csf, facts = tissue_prior(load_atlas(atlas), grid, brain, t1)
         facts["tissue"] = "atlas prior"
     for tissue, data in zip(TISSUES, (wm, gm, csf), strict=True):
         write(tissue, data)

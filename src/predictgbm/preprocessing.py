@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cc3d
+import edt
 import numpy as np
 from numpy.typing import NDArray
 
-from predictgbm.atlas import Atlas, normalise_tissue, resample_atlas
-from predictgbm.images import Image, ImageError, conform
+from predictgbm.atlas import MINIMUM_TISSUE, Atlas, normalise_tissue, resample
+from predictgbm.images import Image, ImageError
 
 #: A brain that shares less than this with the atlas brain (Dice) does not lie in atlas space.
 MINIMUM_ATLAS_DICE = 0.7
+
+#: How far an adult brain may differ from the atlas's in length, width or height.
+SCALE_LIMITS = (0.85, 1.15)
+
+#: Depth of the atlas's rim, mostly cortex and cerebrospinal fluid, that stands in for brain beyond the atlas.
+RIM_MM = 5.0
 
 
 def derive_brain_mask(t1c: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -42,22 +51,49 @@ def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     return 2.0 * np.count_nonzero(a & b) / total if total else float("nan")
 
 
-def atlas_on_grid(atlas: Atlas, reference: Image) -> Atlas:
-    """Bring the atlas to the grid of an exam: reordered where the grid is the atlas's own, else resampled."""
-    try:
-        t1, wm, gm, csf, brain = (
-            conform(Image(array, atlas.affine, "atlas"), reference).data
-            for array in (atlas.t1, atlas.wm, atlas.gm, atlas.csf, atlas.brain_mask)
-        )
-    except ImageError:
-        return resample_atlas(atlas, reference.shape, reference.affine)
-    return Atlas(t1, wm, gm, csf, brain, reference.affine, reference.spacing)
+def fit_box(
+    mask: NDArray[np.bool_],
+    affine: NDArray[np.float64],
+    target: NDArray[np.bool_],
+    target_affine: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return the shift and scale per axis that give ``mask`` the mean and standard deviation of ``target``.
+
+    Parameters
+    ----------
+    mask, target
+        Masks of any shape, not empty.
+    affine, target_affine
+        Their voxel-to-world affines, in mm.
+
+    Returns
+    -------
+    array of shape (4, 4)
+        Maps a point of the mask's world to the target's, in mm. Scales are within :data:`SCALE_LIMITS`.
+    """
+    moments = []
+    for voxels, to_world in ((mask, affine), (target, target_affine)):
+        indices = np.argwhere(voxels).astype(np.float64)
+        centre = indices.mean(axis=0)
+        indices -= centre
+        rotation = to_world[:3, :3]
+        covariance = rotation @ (indices.T @ indices / len(indices)) @ rotation.T
+        moments.append((rotation @ centre + to_world[:3, 3], np.sqrt(np.diag(covariance))))
+    (mean, spread), (target_mean, target_spread) = moments
+    scale = np.clip(target_spread / spread, *SCALE_LIMITS)
+    result = np.diag([*scale, 1.0])
+    result[:3, 3] = target_mean - scale * mean
+    return result
 
 
 def tissue_prior(
     atlas: Atlas, reference: Image, brain_mask: NDArray[np.bool_], t1: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], float]:
-    """Return the atlas's tissue maps on the grid of an exam in atlas space, summing to 1 in the exam's brain.
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], dict[str, Any]]:
+    """Return the atlas's tissue maps for an exam in atlas space, summing to 1 in the exam's brain.
+
+    An exam registered rigidly keeps the size of its own brain, so the maps are shifted and scaled along the
+    axes until the atlas's brain is as large as the exam's (:func:`fit_box`). Brain that the atlas still does
+    not reach gets the mean composition of the atlas's outermost :data:`RIM_MM`.
 
     Parameters
     ----------
@@ -66,26 +102,43 @@ def tissue_prior(
     reference
         Image of the exam whose grid is wanted.
     brain_mask, t1
-        Brain mask and T1 image of the exam, arrays of the reference's shape. T1 decides where the atlas says
-        nothing.
+        Brain mask and T1 image of the exam, arrays of the reference's shape.
 
     Returns
     -------
     wm, gm, csf : float32 arrays, 0 to 1, 0 outside the brain
-    overlap : Dice of the exam's brain with the atlas's
+    facts : Dice of the exam's brain with the atlas's before and after the fit, and the scale along x, y and z
 
     Raises
     ------
     ImageError
-        If the brains overlap by less than :data:`MINIMUM_ATLAS_DICE`.
+        If the brains overlap by less than :data:`MINIMUM_ATLAS_DICE` before the fit.
     """
-    placed = atlas_on_grid(atlas, reference)
-    overlap = dice(brain_mask, placed.brain_mask)
-    if overlap < MINIMUM_ATLAS_DICE:
+
+    def place(array: NDArray[Any], fit: NDArray[np.float64]) -> NDArray[np.float32]:
+        return resample(array.astype(np.float32), atlas.affine, reference.shape, fit @ reference.affine)
+
+    before = dice(brain_mask, place(atlas.brain_mask, np.eye(4)) >= 0.5)
+    if not before >= MINIMUM_ATLAS_DICE:
         raise ImageError(
             f"{reference.name}: exam is not in SRI24 space, its brain overlaps the atlas brain by "
-            f"{overlap:.0%} (Dice), at least {MINIMUM_ATLAS_DICE:.0%} expected; register it to SRI24 and "
+            f"{before:.0%} (Dice), at least {MINIMUM_ATLAS_DICE:.0%} expected; register it to SRI24 and "
             "remove the skull, or, if its background is not 0, give a brain mask"
         )
-    wm, gm, csf = normalise_tissue(t1, placed.wm, placed.gm, placed.csf, brain_mask)
-    return wm, gm, csf, overlap
+    fit = fit_box(brain_mask, reference.affine, atlas.brain_mask, atlas.affine)
+    total, wm, gm = (place(array, fit) for array in (atlas.brain_mask, atlas.wm, atlas.gm))
+    csf = total - wm - gm  # the three sum to 1 in the atlas's brain
+    covered = total >= 0.5
+    unknown = brain_mask & (total < MINIMUM_TISSUE)
+    if unknown.any():
+        depth = edt.edt(covered, anisotropy=reference.spacing)
+        rim = covered & ~unknown & (depth <= max(RIM_MM, *reference.spacing))
+        for array in (wm, gm, csf):
+            array[unknown] = array[rim].sum() / total[rim].sum()
+    wm, gm, csf = normalise_tissue(t1, wm, gm, csf, brain_mask)
+    facts = {
+        "atlas_dice": before,
+        "atlas_dice_fitted": dice(brain_mask, covered),
+        "atlas_scale": (1 / np.diag(fit)[:3]).tolist(),
+    }
+    return wm, gm, csf, facts

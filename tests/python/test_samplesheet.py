@@ -109,7 +109,7 @@ def test_bids_prefixes_days_and_cohort_are_normalised() -> None:
         "sub-001_ses-fu1",
         "sub-002_ses-pre",
     ]
-    assert [row["meta"]["days"] for row in cohort["rows"]] == [0, 84.5, 0]
+    assert [row["meta"]["days"] for row in cohort["rows"]] == [0, 84, 0]
     # A follow-up belongs to the cohort of its patient, a patient without one to the default.
     assert [row["meta"]["cohort"] for row in cohort["rows"]] == ["A", "A", "cohort"]
 

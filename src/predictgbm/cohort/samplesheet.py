@@ -6,6 +6,7 @@ import codecs
 import csv
 import difflib
 import io
+import math
 import posixpath
 import re
 from collections import defaultdict
@@ -54,13 +55,10 @@ class Row:
         return self.cells.get("role", "")
 
     @property
-    def days(self) -> int | float | None:
-        """Days since the pre-operative exam, or None if the cell is no number."""
+    def days(self) -> int | None:
+        """Whole days since the pre-operative exam, or None if the cell is no number."""
         text = self.cells.get("days", "")
-        if not _NUMBER.fullmatch(text):
-            return None
-        number = float(text)
-        return int(number) if number.is_integer() else number
+        return math.floor(float(text)) if _NUMBER.fullmatch(text) else None
 
     def fault(self, column: str, what: str, expected: str) -> Fault:
         """Return a fault of this row."""
