@@ -116,7 +116,7 @@ _patient = _text("patient", "Identifier of the patient, as in the samplesheet", 
 _session = _text("session", "Pre-operative exam that the models saw")
 _cohort = _text("cohort", "Data set the patient belongs to; empty if the samplesheet gives none")
 _followup = _text("followup_session", "Follow-up exam that the plan is scored against")
-_days = Column("days", "integer", "d", "Time from the pre-operative exam to that follow-up")
+_days = Column("days", "integer", "d", "Time from the pre-operative exam to that follow-up, in whole days")
 _model = _text("model", "Name of the model, as in assets/models.yml", required=True)
 _dataset = _text("dataset", "Name of a cohort, or 'pooled' for all patients together", required=True)
 _definition = _text(
@@ -176,7 +176,7 @@ TABLES: dict[str, Table] = {
                 "volume_at_soc_coverage_ml",
                 "ml",
                 "Least volume at which the model covers as much of the recurrence as the standard of care; "
-                "empty if the curve never gets there",
+                "empty if it never does",
             ),
             _text("reason", "Why the plan could not be scored; empty if it was"),
         ),
@@ -226,12 +226,14 @@ TABLES: dict[str, Table] = {
             _fraction("q1", "First quartile of the coverage"),
             _fraction("q3", "Third quartile of the coverage"),
             _fraction(
-                "ci_low", "Lower end of the 95 % BCa bootstrap interval of the mean, stratified by cohort"
+                "ci_low",
+                "Lower end of the 95 % BCa bootstrap interval of the mean, stratified by cohort; cohorts of "
+                "fewer than 5 patients form one stratum",
             ),
             _fraction("ci_high", "Upper end of that interval"),
             _fraction(
                 "median_ci_low",
-                "Lower end of the 95 % BCa bootstrap interval of the median, stratified by cohort",
+                "Lower end of the 95 % BCa bootstrap interval of the median, stratified likewise",
             ),
             _fraction("median_ci_high", "Upper end of that interval"),
             _fraction(

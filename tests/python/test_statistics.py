@@ -13,6 +13,7 @@ from statsmodels.stats.multitest import multipletests
 
 from predictgbm.statistics import (
     bca_interval,
+    bootstrap,
     count_zeros_and_ties,
     hodges_lehmann,
     holm,
@@ -349,6 +350,11 @@ class TestBootstrap:
     def test_constant_values_and_too_few(self, statistic):
         assert bca_interval(np.full(9, 0.75), None, statistic) == (0.75, 0.75)
         assert np.isnan(bca_interval([0.5], None, statistic)).all()
+
+    @pytest.mark.parametrize("n", [1, 2, 7, 8])
+    def test_median_is_that_of_numpy(self, n):
+        values = np.random.default_rng(n).random((5, n))
+        assert bootstrap._median(values, axis=1).tolist() == np.median(values, axis=1).tolist()
 
     def test_large_samples_are_worked_off_in_blocks(self, monkeypatch):
         values = np.random.default_rng(1).random(50)

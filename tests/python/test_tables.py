@@ -271,12 +271,14 @@ class TestContent:
                 record("1", "soc", 0.6),
                 record("1", "loti", 0.8),
                 record("1", "worse", 0.2),
+                record("1", "known", 0.9, volume_at_soc_coverage_ml=12.5),
                 record("2", "loti", 0.5),
             ]
         )
         volumes = tables["metrics"].set_index(["patient", "model"])["volume_at_soc_coverage_ml"]
         assert volumes["1", "loti"] == pytest.approx(75)
         assert volumes["1", "soc"] == pytest.approx(100)
+        assert volumes["1", "known"] == 12.5
         assert pd.isna(volumes["1", "worse"])
         assert pd.isna(volumes["2", "loti"])
 
@@ -319,17 +321,19 @@ class TestContent:
 
     def test_records_may_leave_the_identity_to_the_cohort(self):
         records = [
-            {k: v for k, v in r.items() if k not in ("cohort", "session", "followup_session", "days")}
+            {k: v for k, v in r.items() if k not in ("cohort", "days")}
+            | {"session": "", "followup_session": None}
             for r in benchmark(6)
         ]
         cohort = {
             "patients": [
-                {"patient": f"P{i:02d}", "cohort": "TUM", "session": "s", "days": 7} for i in range(6)
+                {"patient": f"P{i:02d}", "cohort": "TUM", "session": "s", "days": 6.8} for i in range(6)
             ]
         }
         tables, _ = tables_of(records, cohort)
         assert set(tables["summary"]["dataset"]) == {"TUM", "pooled"}
-        assert set(tables["metrics"]["days"]) == {7}
+        assert set(tables["metrics"]["session"]) == {"s"}
+        assert set(tables["metrics"]["days"]) == set(tables["cohort"]["days"]) == {7}
 
     def test_order_of_records_does_not_matter(self):
         records = benchmark(18)

@@ -306,7 +306,8 @@ def make_tables(
     ----------
     records
         One per patient and model: the columns of table ``metrics``, ``lesions`` (a list of ``{lesion,
-        volume_ml, coverage}``) and ``curve`` (``{fraction: [...], coverage_enhancing: [...]}``).
+        volume_ml, coverage}``) and ``curve`` (``{fraction: [...], coverage_enhancing: [...]}``). A missing
+        ``volume_at_soc_coverage_ml`` is read off the curve.
     cohort
         ``patients``: rows of table ``cohort``; ``flow``: the list of ``{step, patients}`` from screening to
         analysis. What a row leaves empty is taken from the patient's metrics, and the status is ``evaluated``
@@ -336,7 +337,7 @@ def make_tables(
     for record in records:
         identity = {"patient": record.get("patient"), "model": record.get("model")}
         known = {k: v for k, v in patients.get(record.get("patient"), {}).items() if k in IDENTITY}
-        row = known | {k: v for k, v in record.items() if v is not None}
+        row = known | {k: v for k, v in record.items() if v not in (None, "")}
         curve = record.get("curve") or {"fraction": [], "coverage_enhancing": []}
         points = [
             (x, y)
@@ -344,9 +345,10 @@ def make_tables(
             if y is not None
         ]
         goal, plan_ml = target.get(record.get("patient")), record.get("plan_ml")
-        if points and goal is not None and plan_ml is not None:
+        if "volume_at_soc_coverage_ml" not in row and points and goal is not None and plan_ml is not None:
             fraction, coverage = np.array(points, np.float64).T
             row["volume_at_soc_coverage_ml"] = volume_at_coverage(fraction, coverage, goal, plan_ml)
+        row["days"] = _whole(row.get("days"))
         metric_rows.append(row)
         lesion_rows += [identity | lesion for lesion in record.get("lesions") or []]
         curve_rows += [identity | {"fraction": x, "coverage_enhancing": y} for x, y in points]
@@ -395,8 +397,13 @@ def _cohort_rows(patients: Mapping[Any, Mapping[str, Any]], metrics: pd.DataFram
         given = {k: v for k, v in patients.get(patient, {}).items() if v not in (None, "")}
         found = measured.loc[patient].dropna().to_dict() if patient in measured.index else {}
         status = "evaluated" if f"coverage_{PRIMARY}" in found else "predicted"
-        rows.append({"patient": patient, "status": status} | found | given)
+        row = {"patient": patient, "status": status} | found | given
+        rows.append(row | {"days": _whole(row.get("days"))})
     return rows
+
+
+def _whole(days: Any) -> Any:
+    return round(days) if isinstance(days, float) and np.isfinite(days) else days
 
 
 def _flow(cohort: pd.DataFrame) -> list[dict[str, Any]]:

@@ -13,7 +13,15 @@ from scipy.special import ndtr, ndtri
 #: Values resampled at once; bounds the memory.
 BLOCK = 4_000_000
 
-STATISTICS: dict[str, Callable[..., Any]] = {"mean": np.mean, "median": np.median}
+
+def _median(values: NDArray[np.float64], axis: int = -1) -> Any:
+    """Median like :func:`numpy.median`, by sorting, which is several times faster for many short rows."""
+    ordered = np.sort(values, axis=axis)
+    n = values.shape[axis]
+    return np.take(ordered, [(n - 1) // 2, n // 2], axis=axis).mean(axis=axis)
+
+
+STATISTICS: dict[str, Callable[..., Any]] = {"mean": np.mean, "median": _median}
 
 
 def bca_interval(
