@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -444,3 +445,16 @@ def test_command_writes_rows_and_faults_and_prints_them(tmp_path: Path) -> None:
             "patient": "002",
         }
     ]
+
+
+def test_guide_shows_sheets_that_pass_and_explains_every_column() -> None:
+    guide = (REPOSITORY / "docs" / "usage.md").read_text("utf-8")
+    examples = re.findall(r"```csv\n(.*?)```", guide, re.DOTALL)
+    assert len(examples) >= 2
+    for example in examples:
+        assert told(example.encode()) == []
+    table = guide.split("### Columns")[1].split("###")[0]
+    explained = set(
+        re.findall(r"`(\w+)`", " ".join(line.split("|")[1] for line in table.splitlines() if "|" in line))
+    )
+    assert explained == set(SCHEMA["items"]["properties"])
