@@ -8,7 +8,11 @@ include { PREDICTGBM } from './workflows/predictgbm.nf'
 include { parameterHelp ; runSummary } from './subworkflows/local/initialise/main.nf'
 
 workflow {
-    if (params.help) {
+    def help = params.help
+    def outdir = params.outdir
+    def strict = params.strict
+
+    if (help) {
         log.info(parameterHelp("${projectDir}/nextflow_schema.json"))
     }
     else {
@@ -17,12 +21,10 @@ workflow {
     }
 
     workflow.onComplete {
-        if (!params.help) {
-            def summary = runSummary(workflow, params)
-            log.info(summary.text)
-            if (summary.status) {
-                System.exit(summary.status)
-            }
+        def summary = help ? [text: '', status: 0] : runSummary(outdir, strict)
+        log.info(summary.text)
+        if (summary.status) {
+            System.exit(summary.status)
         }
     }
 }

@@ -18,11 +18,11 @@ workflow PREDICTGBM {
     ch_options // value: [models: [entry, ...], simulated: bool, sheet: path or null]
 
     main:
-    def ch_atlas = channel.value(file(params.atlas, type: 'dir'))
+    ch_atlas = channel.value(file(params.atlas, type: 'dir'))
 
     SIMULATE_COHORT(ch_options.filter { options -> options.simulated }, ch_atlas)
 
-    def ch_sheet = ch_options
+    ch_sheet = ch_options
         .filter { options -> !options.simulated }
         .map { options -> tuple(options.sheet, [:]) }
         .mix(SIMULATE_COHORT.out.sheet)
@@ -56,7 +56,7 @@ workflow PREDICTGBM {
         ch_options,
     )
 
-    def ch_versions = SIMULATE_COHORT.out.versions.mix(
+    ch_versions = SIMULATE_COHORT.out.versions.mix(
         VALIDATE_COHORT.out.versions,
         PREPARE_EXAM.out.versions,
         REGISTER_FOLLOWUP.out.versions,

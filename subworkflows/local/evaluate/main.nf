@@ -6,6 +6,7 @@ include { FOLLOWUP_SELECT    } from '../../../modules/local/followup/select/main
 include { PLAN_EVALUATE      } from '../../../modules/local/plan/evaluate/main.nf'
 include { STATISTICS_COMPUTE } from '../../../modules/local/statistics/compute/main.nf'
 include { lostTasks          } from '../initialise/main.nf'
+include { readDocument       } from '../initialise/main.nf'
 
 workflow EVALUATE {
     take:
@@ -27,16 +28,16 @@ workflow EVALUATE {
         ch_failure.toSortedList { a, b -> a.name <=> b.name },
     )
 
-    def ch_selected = FOLLOWUP_SELECT.out.selection
-        .flatMap { json -> new groovy.json.JsonSlurperClassic().parseText(json.getText('UTF-8')).patients }
+    ch_selected = FOLLOWUP_SELECT.out.selection
+        .flatMap { json -> readDocument(json).patients }
         .filter { patient -> patient.status == 'evaluated' }
         .map { patient -> tuple(patient.patient, patient.followup_session, patient.days) }
-    def ch_recurrence = ch_followup
+    ch_recurrence = ch_followup
         .map { meta, segmentation -> tuple(meta.patient, meta.session, segmentation) }
         .join(ch_selected, by: [0, 1])
         .map { patient, session, segmentation, days -> tuple(patient, [session: session, days: days], segmentation) }
 
-    def ch_run = ch_map
+    ch_run = ch_map
         .join(ch_plan)
         .map { meta, map, plan -> tuple(meta.patient, meta, map, plan) }
         .combine(ch_exam.map { meta, exam -> tuple(meta.patient, exam) }, by: 0)
@@ -44,7 +45,7 @@ workflow EVALUATE {
         .map { _patient, meta, map, plan, exam, followup, segmentation -> tuple(meta, exam, map, plan, followup, segmentation) }
     PLAN_EVALUATE(ch_run)
 
-    def ch_lost = lostTasks(
+    ch_lost = lostTasks(
         ch_run.map { meta, _exam, _map, _plan, _followup, _segmentation -> meta },
         PLAN_EVALUATE.out.metrics.mix(PLAN_EVALUATE.out.failure).map { meta, _path -> meta },
         'evaluate',

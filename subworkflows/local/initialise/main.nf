@@ -3,15 +3,20 @@
     Every fault is collected and reported at once.
 */
 
+// A JSON or YAML file as plain maps and lists, in the order of the file.
+def readDocument(path) {
+    return new org.yaml.snakeyaml.Yaml().load(file(path).getText('UTF-8'))
+}
+
 // All parameters the schema knows, by name.
 def schemaProperties(String path) {
-    def schema = new groovy.json.JsonSlurperClassic().parseText(file(path).text)
+    def schema = readDocument(path)
     return schema['$defs'].values().collectEntries { section -> section.properties }
 }
 
 // Text for --help, section by section.
 def parameterHelp(String path) {
-    def schema = new groovy.json.JsonSlurperClassic().parseText(file(path).text)
+    def schema = readDocument(path)
     def lines = ['', schema.description, '', 'Usage: ./predictgbm run --input samplesheet.csv --outdir results [options]']
     schema['$defs'].values().each { section ->
         def shown = section.properties.findAll { _name, property -> !property.hidden }
@@ -112,7 +117,7 @@ def outdirFault(String path) {
 
 // The models of a list file; entries of an outside list must name a container.
 def readModels(String path, boolean outside) {
-    def parsed = new groovy.yaml.YamlSlurper().parseText(file(path).text)
+    def parsed = readDocument(path)
     def models = parsed instanceof Map ? parsed.models : null
     if (!(models instanceof List) || !models.every { entry -> entry instanceof Map && entry.name ==~ /[a-z][a-z0-9_]*/ }) {
         error("${path}: expected a list 'models:' whose entries have a name of lower-case letters, digits and _; docs/add_a_model.md shows one")
@@ -160,18 +165,18 @@ def lostTasks(ch_expected, ch_obtained, String stage) {
         }
 }
 
-// Last words of a run: where the report is, who failed, and the exit status.
-def runSummary(workflow, Map values) {
+// Last words of a run: where the report is, how many steps failed, and the exit status.
+def runSummary(outdir, boolean strict) {
     if (!workflow.success) {
         return [text: '', status: 0]
     }
-    def failures = file("${values.outdir}/tables/failures.csv")
-    def rows = failures.exists() ? failures.readLines().size() - 1 : 0
-    def text = ["Report: ${values.outdir}/multiqc/multiqc_report.html"]
-    if (rows > 0) {
-        text << "${rows} step(s) failed for single patients; they are named in the report and in ${failures}"
+    def failures = file("${outdir}/tables/failures.csv")
+    def count = failures.exists() ? failures.readLines().size() - 1 : 0
+    def text = ["Report: ${outdir}/multiqc/multiqc_report.html"]
+    if (count > 0) {
+        text << "${count} step(s) failed for single patients; they are named in the report and in ${failures}"
     }
-    return [text: text.join('\n'), status: rows > 0 && values.strict ? 3 : 0]
+    return [text: text.join('\n'), status: count > 0 && strict ? 3 : 0]
 }
 
 workflow INITIALISE {
@@ -188,12 +193,12 @@ workflow INITIALISE {
     if (params.external_models) {
         known = known + readModels(params.external_models.toString(), true)
     }
-    def options = [
+    ch_options = channel.value([
         models: selectModels(params, known),
         simulated: params.simulate != null,
         sheet: params.input ? file(params.input, checkIfExists: true) : null,
-    ]
+    ])
 
     emit:
-    options = channel.value(options)
+    options = ch_options // value: [models: [entry, ...], simulated: bool, sheet: path or null]
 }

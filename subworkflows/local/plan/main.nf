@@ -11,13 +11,13 @@ workflow PLAN {
     ch_map // [meta with model, map]
 
     main:
-    def ch_run = ch_map
+    ch_run = ch_map
         .map { meta, map -> tuple(meta.subMap(meta.keySet() - 'model'), meta, map) }
         .combine(ch_exam, by: 0)
         .map { _exam_meta, meta, map, exam -> tuple(meta, exam, map) }
     PLAN_MAKE(ch_run)
 
-    def ch_lost = lostTasks(
+    ch_lost = lostTasks(
         ch_map.map { meta, _map -> meta },
         PLAN_MAKE.out.plan.mix(PLAN_MAKE.out.failure).map { meta, _path -> meta },
         'plan',

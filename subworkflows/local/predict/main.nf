@@ -8,6 +8,12 @@ include { MODEL_CONTAINER } from '../../../modules/local/model/container/main.nf
 include { MODEL_CHECKMAP  } from '../../../modules/local/model/checkmap/main.nf'
 include { lostTasks       } from '../initialise/main.nf'
 
+// A parameter of a model that is named as one of the pipeline's takes its value from there, so that --margin is one margin.
+def withParameters(Map entry, Map values) {
+    def parameters = (entry.parameters ?: [:]).collectEntries { name, value -> [(name): values.containsKey(name) ? values[name] : value] }
+    return parameters ? entry + [parameters: parameters] : entry
+}
+
 workflow PREDICT {
     take:
     ch_exam // [meta, exam folder]
@@ -15,9 +21,9 @@ workflow PREDICT {
     ch_options // value: options with the list of models
 
     main:
-    def ch_run = ch_exam
+    ch_run = ch_exam
         .combine(ch_options.flatMap { options -> options.models })
-        .map { meta, exam, entry -> tuple(meta + [model: entry.name], exam, entry.subMap(entry.keySet() - ['title', 'description', 'citation'])) }
+        .map { meta, exam, entry -> tuple(meta + [model: entry.name], exam, withParameters(entry, params)) }
         .branch { _meta, _exam, entry ->
             own: entry.function
             outside: entry.container
@@ -26,19 +32,19 @@ workflow PREDICT {
     MODEL_PREDICT(ch_run.own)
     MODEL_CONTAINER(ch_run.outside)
 
-    def ch_given = MODEL_CONTAINER.out.map
+    ch_given = MODEL_CONTAINER.out.map
         .mix(ch_score)
         .map { meta, map -> tuple(meta.subMap(meta.keySet() - 'model'), meta, map) }
         .combine(ch_exam, by: 0)
         .map { _exam_meta, meta, map, exam -> tuple(meta, exam, map) }
     MODEL_CHECKMAP(ch_given)
 
-    def ch_failure = MODEL_PREDICT.out.failure.mix(MODEL_CONTAINER.out.failure, MODEL_CHECKMAP.out.failure)
-    def ch_map = MODEL_PREDICT.out.map.mix(MODEL_CHECKMAP.out.map)
-    def ch_expected = ch_run.own.mix(ch_run.outside).map { meta, _exam, _entry -> meta }.mix(
+    ch_failure = MODEL_PREDICT.out.failure.mix(MODEL_CONTAINER.out.failure, MODEL_CHECKMAP.out.failure)
+    ch_map = MODEL_PREDICT.out.map.mix(MODEL_CHECKMAP.out.map)
+    ch_expected = ch_run.own.mix(ch_run.outside).map { meta, _exam, _entry -> meta }.mix(
         ch_score.map { meta, _map -> tuple(meta.subMap(meta.keySet() - 'model'), meta) }.combine(ch_exam, by: 0).map { _exam_meta, meta, _exam -> meta }
     )
-    def ch_lost = lostTasks(ch_expected, ch_map.mix(ch_failure).map { meta, _path -> meta }, 'predict')
+    ch_lost = lostTasks(ch_expected, ch_map.mix(ch_failure).map { meta, _path -> meta }, 'predict')
 
     emit:
     map = ch_map // [meta with model, map on the exam's grid]

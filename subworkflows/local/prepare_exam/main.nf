@@ -14,7 +14,7 @@ workflow PREPARE_EXAM {
     main:
     EXAM_PREPARE(ch_row, ch_atlas)
 
-    def ch_lost = lostTasks(
+    ch_lost = lostTasks(
         ch_row.map { meta, _row, _files -> meta },
         EXAM_PREPARE.out.exam.mix(EXAM_PREPARE.out.failure).map { meta, _path -> meta },
         'prepare exam',

@@ -12,7 +12,7 @@ workflow REGISTER_FOLLOWUP {
     ch_exam // [meta, exam folder]
 
     main:
-    def ch_pair = ch_row
+    ch_pair = ch_row
         .map { meta, row, files ->
             def position = row.files.registered_seg.tokenize('/')[1] as int
             tuple(meta.patient, meta, row + [files: [registered_seg: "input/1/${files[position - 1].name}".toString()]], files[position - 1])
@@ -22,7 +22,7 @@ workflow REGISTER_FOLLOWUP {
 
     FOLLOWUP_IMPORT(ch_pair)
 
-    def ch_lost = lostTasks(
+    ch_lost = lostTasks(
         ch_pair.map { meta, _row, _segmentation, _exam -> meta },
         FOLLOWUP_IMPORT.out.segmentation.mix(FOLLOWUP_IMPORT.out.failure).map { meta, _path -> meta },
         'register follow-up',

@@ -17,7 +17,7 @@ workflow REPORT {
     ch_versions // versions.yml of the tasks
 
     main:
-    def ch_patient = ch_map
+    ch_patient = ch_map
         .join(ch_plan)
         .map { meta, map, plan -> tuple(meta.subMap(meta.keySet() - 'model'), map, plan) }
         .groupTuple()
@@ -30,19 +30,19 @@ workflow REPORT {
     QC_DRAW(ch_patient)
     VIEWER_BUILD(ch_patient, file("${projectDir}/assets/niivue/niivue.umd.js", checkIfExists: true))
 
-    def ch_pictures = QC_DRAW.out.picture
+    ch_pictures = QC_DRAW.out.picture
         .flatMap { _meta, png, json -> [png, json] }
         .toSortedList { a, b -> a.name <=> b.name }
-    def ch_collected = ch_versions
+    ch_collected = ch_versions
         .mix(QC_DRAW.out.versions)
         .map { yml -> yml.text }
         .unique()
         .collectFile(name: 'software_versions.yml', sort: true)
-    def ch_parameters = ch_options
+    ch_parameters = ch_options
         .map { _options -> groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(params.findAll { name, value -> value != null && !name.contains('-') && name != 'trace_report_suffix' })) }
         .collectFile(name: 'params.json', storeDir: "${params.outdir}/pipeline_info")
     // The trace so far: every task but the report's own has been written when pictures and tables are there.
-    def ch_trace = ch_tables
+    ch_trace = ch_tables
         .combine(ch_pictures.map { pictures -> [pictures] })
         .combine(VIEWER_BUILD.out.page.toList().map { pages -> [pages] })
         .map { _row -> file("${params.outdir}/pipeline_info/execution_trace_${params.trace_report_suffix}.txt") }

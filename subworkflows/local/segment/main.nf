@@ -8,7 +8,7 @@ workflow SEGMENT {
     ch_exam // [meta, exam folder]
 
     main:
-    def ch_segmented = ch_exam
+    ch_segmented = ch_exam
 
     emit:
     exam = ch_segmented // [meta, exam folder with tumour labels and tissue maps]

@@ -10,14 +10,14 @@ workflow SIMULATE_COHORT {
     ch_atlas // value: atlas folder
 
     main:
-    def ch_index = ch_options.flatMap { _options -> (0..<(params.simulate as int)).toList() }
+    ch_index = ch_options.flatMap { _options -> (1..(params.simulate as int)).toList() }
     COHORT_SIMULATE(ch_index, ch_atlas)
 
-    def ch_rows = COHORT_SIMULATE.out.patient
+    ch_rows = COHORT_SIMULATE.out.patient
         .map { _index, _folders, sheet -> sheet }
         .collectFile(name: 'samplesheet.csv', keepHeader: true, skip: 1, sort: { sheet -> sheet.text }, storeDir: "${params.outdir}/simulated")
     // The sheet's paths are relative to the folder of the task that made the patient.
-    def ch_bases = COHORT_SIMULATE.out.patient
+    ch_bases = COHORT_SIMULATE.out.patient
         .toList()
         .filter { patients -> patients }
         .map { patients ->

@@ -5,10 +5,7 @@
 
 include { COHORT_VALIDATE } from '../../../modules/local/cohort/validate/main.nf'
 include { EXAM_VALIDATE   } from '../../../modules/local/exam/validate/main.nf'
-
-def readJson(path) {
-    return new groovy.json.JsonSlurperClassic().parseText(path.getText('UTF-8'))
-}
+include { readDocument    } from '../initialise/main.nf'
 
 // A file a sheet names: absolute, a URL, or relative to the sheet (to the patient's own folder in a simulated cohort).
 def locate(String name, String patient, sheet, Map bases) {
@@ -73,10 +70,10 @@ workflow VALIDATE_COHORT {
     main:
     COHORT_VALIDATE(ch_sheet.map { sheet, _bases -> sheet }, file("${projectDir}/assets/schema_input.json"))
 
-    def ch_cohort = ch_sheet
+    ch_cohort = ch_sheet
         .combine(COHORT_VALIDATE.out.cohort)
         .map { sheet, bases, json ->
-            def cohort = readJson(json)
+            def cohort = readDocument(json)
             def located = cohort.rows.collectEntries { row ->
                 def named = row.files + row.scores.collectEntries { name, path -> [("score_${name}".toString()): path] }
                 [(row.meta.id): named.collectEntries { column, name -> [(column): locate(name, row.meta.patient, sheet, bases)] }]
@@ -85,26 +82,26 @@ workflow VALIDATE_COHORT {
             tuple(sheet, cohort, located, missing)
         }
 
-    def ch_exam = ch_cohort.flatMap { _sheet, cohort, located, missing ->
+    ch_exam = ch_cohort.flatMap { _sheet, cohort, located, missing ->
         def broken = missing*.line
         cohort.rows.findAll { row -> !(row.line in broken) }.collect { row ->
             def preoperative = cohort.rows.find { other -> other.meta.patient == row.meta.patient && other.meta.role == 'preop' && !(other.line in broken) }
             def reference = row.meta.role == 'followup' && preoperative ? located[preoperative.meta.id].t1c ?: [] : []
-            tuple(row.meta, stagedRow(row, located[row.meta.id]), located[row.meta.id].values().toList(), reference)
+            tuple(row.meta.subMap(['id', 'patient', 'session', 'cohort', 'role']), stagedRow(row, located[row.meta.id]), located[row.meta.id].values().toList(), reference)
         }
     }
 
     EXAM_VALIDATE(ch_exam)
 
     // The gate: downstream starts only when every exam was checked.
-    def ch_refused = ch_cohort
+    ch_refused = ch_cohort
         .combine(EXAM_VALIDATE.out.faults.map { _meta, json -> json }.toList().map { list -> [list] })
         .map { sheet, cohort, _located, missing, files ->
-            def faults = cohort.faults + missing + files.collectMany { json -> readJson(json) }
+            def faults = cohort.faults + missing + files.collectMany { json -> readDocument(json) }
             refusedPatients(sheet, cohort, faults)
         }
 
-    def ch_accepted = ch_exam
+    ch_accepted = ch_exam
         .combine(ch_refused.map { refused -> [refused] })
         .filter { meta, _row, _files, _reference, refused -> !refused.containsKey(meta.patient) }
         .branch { meta, row, files, _reference, _refused ->
@@ -114,7 +111,7 @@ workflow VALIDATE_COHORT {
             return tuple(meta, row, files)
         }
 
-    def ch_failure = ch_refused.flatMap { refused -> refused.entrySet().toList() }.collectFile { entry ->
+    ch_failure = ch_refused.flatMap { refused -> refused.entrySet().toList() }.collectFile { entry ->
         def reason = entry.value.collect { fault -> "line ${fault.line}: ${fault.column}: ${fault.what}" }.join(' | ')
         ["sub-${entry.key}_input_failure.json".toString(), groovy.json.JsonOutput.toJson([patient: entry.key, session: null, model: null, stage: 'input', reason: reason])]
     }

@@ -1,5 +1,5 @@
 process COHORT_SIMULATE {
-    tag "patient ${index + 1}"
+    tag "patient ${index}"
     label 'process_medium'
     label 'family_growth'
 
@@ -14,14 +14,14 @@ process COHORT_SIMULATE {
     script:
     def args = task.ext.args ?: ''
     """
-    simulate_cohort.py --atlas ${atlas} --out . --patient-index ${index} --jobs ${task.cpus} ${args}
+    simulate_cohort.py --atlas ${atlas} --out . --patients ${index} --patient-index ${index} --jobs ${task.cpus} ${args}
     mv samplesheet.csv rows.csv
     print_versions.py ${task.process} > versions.yml
     """
 
     stub:
     """
-    mkdir -p sub-${String.format('%03d', index + 1)}
+    mkdir -p sub-${String.format('%03d', index)}
     touch rows.csv versions.yml
     """
 }

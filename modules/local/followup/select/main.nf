@@ -6,6 +6,7 @@ process FOLLOWUP_SELECT {
     path cohort
     path summaries, stageAs: 'followups/*'
     path exams, stageAs: 'exams/*'
+    path failures, stageAs: 'failures/*'
 
     output:
     path "selection.json", emit: selection
@@ -14,8 +15,8 @@ process FOLLOWUP_SELECT {
     script:
     def args = task.ext.args ?: ''
     """
-    mkdir -p followups exams
-    select_followups.py --cohort ${cohort} --summaries followups --exams exams --out selection.json ${args}
+    mkdir -p followups exams failures
+    select_followups.py --cohort ${cohort} --summaries followups --exams exams --failures failures --out selection.json ${args}
     print_versions.py ${task.process} > versions.yml
     """
 

@@ -1,0 +1,389 @@
+"""The pipeline as a user runs it: real Nextflow, real files, from samplesheet to report."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from predictgbm.images import read_image, same_grid, write_image
+from predictgbm.labels import CORE, RECURRENCE, region
+
+ROOT = Path(__file__).resolve().parents[2]
+REAL_EXAM = ROOT.parent / "shared" / "data" / "brats2021_00001"
+MODELS = ["distance", "fisher_kpp", "loti", "soc"]
+PATIENTS = 3
+
+pytestmark = pytest.mark.pipeline
+
+
+def run(cwd: Path, *arguments: object, status: int = 0) -> str:
+    """Run the pipeline in ``cwd``, demand its exit status, and return what it printed."""
+    cwd.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [str(ROOT / "predictgbm"), "run", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "NXF_ANSI_LOG": "false"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=1200,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout[-6000:]
+    return done.stdout
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def submitted(output: str) -> list[str]:
+    """Names of the processes that ran, once per task; cached tasks are not among them."""
+    return [name.split(":")[-1] for name in re.findall(r"Submitted process > (\S+)", output)]
+
+
+@pytest.fixture(scope="session")
+def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of one benchmark on three simulated patients, run once for all tests that look at it."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    run(folder, "-profile", "test,standard", "--outdir", "results")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sheet(benchmark: Path) -> list[dict[str, str]]:
+    """Rows of the simulated samplesheet with absolute paths."""
+    simulated = benchmark / "results" / "simulated"
+    table = rows(simulated / "samplesheet.csv")
+    for row in table:
+        for column, value in row.items():
+            if value.endswith(".nii.gz"):
+                row[column] = str(simulated / value)
+    return table
+
+
+def write_sheet(path: Path, table: list[dict[str, str]], newline: str = "\n") -> Path:
+    columns = list(dict.fromkeys(column for row in table for column in row))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, columns, lineterminator=newline, restval="")
+        writer.writeheader()
+        writer.writerows(table)
+    return path
+
+
+def preop(table: list[dict[str, str]], number: int) -> dict[str, str]:
+    return [row for row in table if row["role"] == "preop"][number]
+
+
+def test_benchmark_scores_every_model_of_every_patient(benchmark: Path) -> None:
+    results = benchmark / "results"
+    metrics = rows(results / "tables" / "metrics.csv")
+    cohort = rows(results / "tables" / "cohort.csv")
+    assert len(cohort) == PATIENTS
+    evaluated = [row["patient"] for row in cohort if row["status"] == "evaluated"]
+    assert evaluated, cohort
+    assert sorted((row["patient"], row["model"]) for row in metrics) == sorted(
+        (patient, model) for patient in evaluated for model in MODELS
+    )
+    assert rows(results / "tables" / "failures.csv") == []
+
+
+def test_published_plans_have_one_volume_and_the_scores_are_theirs(benchmark: Path) -> None:
+    results = benchmark / "results"
+    scores = {(row["patient"], row["model"]): row for row in rows(results / "tables" / "metrics.csv")}
+    for exam in sorted(results.glob("sub-*/ses-pre")):
+        patient = exam.parent.name.removeprefix("sub-")
+        brain = read_image(next(exam.glob("*_desc-brain_mask.nii.gz")), np.uint8)
+        plans = {
+            model: read_image(next(exam.glob(f"*_model-{model}_desc-isovol_mask.nii.gz")), np.uint8) for model in MODELS
+        }
+        assert len({int(plan.data.sum()) for plan in plans.values()}) == 1
+        assert all(same_grid(plan, brain) for plan in plans.values())
+        for followup in (results / f"sub-{patient}").glob("ses-*/*_desc-registered_dseg.nii.gz"):
+            if followup.name.split("_")[1] != f"ses-{scores[patient, 'soc']['followup_session']}":
+                continue
+            recurrence = region(read_image(followup, np.uint8).data, RECURRENCE["enhancing"])
+            for model, plan in plans.items():
+                expected = (recurrence & (plan.data > 0)).sum() / recurrence.sum()
+                assert float(scores[patient, model]["coverage_enhancing"]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_standard_plan_is_the_core_and_fifteen_millimetres(benchmark: Path) -> None:
+    """Brute force over voxel centres, on the published files."""
+    exam = next(iter(sorted((benchmark / "results").glob("sub-*/ses-pre"))))
+    labels = read_image(next(exam.glob("*_desc-tumor_dseg.nii.gz")), np.uint8)
+    plan = read_image(next(exam.glob("*_model-soc_desc-isovol_mask.nii.gz")), np.uint8).data > 0
+    core = np.argwhere(region(labels.data, CORE)) * labels.spacing
+    rng = np.random.default_rng(0)
+    for index in rng.permutation(np.argwhere(read_image(next(exam.glob("*_desc-brain_mask.nii.gz"))).data > 0))[:300]:
+        near = np.linalg.norm(core - index * labels.spacing, axis=1).min()
+        if abs(near - 15.0) > 1e-3:
+            assert plan[tuple(index)] == (near < 15.0)
+
+
+def test_report_is_complete(benchmark: Path) -> None:
+    results = benchmark / "results"
+    report = (results / "multiqc" / "multiqc_report.html").read_text(encoding="utf-8")
+    assert "simulated" in report.lower()
+    for text in ("Standard of care", "LOTI", "Fisher-KPP", "Wilcoxon", "peak", "viewer/sub-"):
+        assert text.lower() in report.lower(), text
+    pages = sorted((results / "viewer").glob("sub-*.html"))
+    assert len(pages) == PATIENTS
+    assert not re.search(r"""(?:src|href)=["']https?://""", pages[0].read_text(encoding="utf-8")[:5000])
+    assert len(list((results / "qc").glob("*.png"))) == PATIENTS
+
+
+def test_every_table_is_csv_and_parquet_and_described(benchmark: Path) -> None:
+    tables = benchmark / "results" / "tables"
+    described = rows(tables / "data_dictionary.csv")
+    for path in tables.glob("*.csv"):
+        if path.stem == "data_dictionary":
+            continue
+        assert path.with_suffix(".parquet").exists(), path
+        with path.open(encoding="utf-8") as handle:
+            columns = next(csv.reader(handle))
+        assert columns == [row["column"] for row in described if row["table"] == path.stem]
+
+
+def test_resume_redoes_only_the_report(benchmark: Path) -> None:
+    output = run(benchmark, "-profile", "test,standard", "--outdir", "results", "-resume")
+    # The report shows the trace of its own run.
+    assert set(submitted(output)) <= {"MULTIQC_REPORT"}, submitted(output)
+
+
+def test_one_more_model_runs_that_model_alone(benchmark: Path, sheet: list[dict[str, str]], tmp_path: Path) -> None:
+    """Spaces, unicode and Windows line ends in the way; then a rerun with one model more."""
+    folder = tmp_path / "Kohorte ä ö (1)"
+    table = [{**row} for row in sheet]
+    for row in table:
+        for column, value in row.items():
+            if value.endswith(".nii.gz"):
+                place = folder / "Bilder für alle" / f"{row['patient']} {row['session']} {column} é.nii.gz"
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(value, place)
+                row[column] = str(place.relative_to(folder))
+    path = write_sheet(folder / "sheet ü.csv", table, newline="\r\n")
+    output = run(tmp_path, "--input", path, "--models", "soc", "--outdir", "out put", "-profile", "standard")
+    assert submitted(output).count("MODEL_PREDICT") == PATIENTS
+    output = run(tmp_path, "--input", path, "--models", "soc,distance", "--outdir", "out put", "-profile", "standard", "-resume")
+    assert submitted(output).count("MODEL_PREDICT") == PATIENTS
+    assert "EXAM_PREPARE" not in submitted(output)
+    assert {row["model"] for row in rows(tmp_path / "out put" / "tables" / "metrics.csv")} == {"soc", "distance"}
+
+
+def test_predict_without_followup(sheet: list[dict[str, str]], tmp_path: Path) -> None:
+    table = [{k: v for k, v in row.items() if not k.startswith("registered")} for row in sheet if row["role"] == "preop"]
+    path = write_sheet(tmp_path / "sheet.csv", table[:1])
+    run(tmp_path, "--input", path, "--models", "soc,distance", "--outdir", "results", "-profile", "standard")
+    results = tmp_path / "results"
+    assert rows(results / "tables" / "metrics.csv") == []
+    assert [row["status"] for row in rows(results / "tables" / "cohort.csv")] == ["predicted"]
+    assert len(list(results.glob("sub-*/ses-pre/*_desc-isovol_mask.nii.gz"))) == 2
+    assert (results / "multiqc" / "multiqc_report.html").exists()
+
+
+@pytest.mark.skipif(not REAL_EXAM.is_dir(), reason=f"the real exam is not here ({REAL_EXAM.name})")
+def test_predict_on_a_real_exam(tmp_path: Path) -> None:
+    names = {"t1": "t1n", "t1c": "t1c", "t2": "t2w", "flair": "t2f", "tumor_seg": "seg_auto-brats23winner"}
+    row = {"patient": "real", "session": "pre", "role": "preop", "days": "0"}
+    row |= {column: str(REAL_EXAM / f"BraTS-GLI-00001-000-{name}.nii.gz") for column, name in names.items()}
+    path = write_sheet(tmp_path / "sheet.csv", [row])
+    run(tmp_path, "--input", path, "--outdir", "results", "-profile", "standard")
+    exam = tmp_path / "results" / "sub-real" / "ses-pre"
+    plans = [read_image(next(exam.glob(f"*_model-{model}_desc-isovol_mask.nii.gz")), np.uint8) for model in MODELS]
+    core = region(read_image(next(exam.glob("*_desc-tumor_dseg.nii.gz")), np.uint8).data, CORE)
+    assert len({int(plan.data.sum()) for plan in plans}) == 1
+    for plan in plans:
+        assert (plan.data[core] > 0).mean() > 0.99, "a plan leaves the visible tumour"
+    assert json.loads((exam / "exam.json").read_text())["tissue"] == "atlas prior"
+    assert "atlas prior" in (tmp_path / "results" / "multiqc" / "multiqc_report.html").read_text(encoding="utf-8")
+
+
+def test_all_faults_of_a_sheet_come_at_once_and_nothing_runs(sheet: list[dict[str, str]], tmp_path: Path) -> None:
+    good = preop(sheet, 0)
+    image = read_image(good["t1c"])
+
+    def broken(name: str) -> Path:
+        return tmp_path / "images" / f"{name}.nii.gz"
+
+    broken("empty").parent.mkdir()
+    broken("empty").touch()
+    broken("truncated").write_bytes(Path(good["t1c"]).read_bytes()[:2000])
+    write_image(broken("nan"), np.where(image.data > 0, np.nan, 0).astype(np.float32), image.affine)
+    write_image(broken("shape"), image.data[:-3], image.affine)
+    moved = image.affine.copy()
+    moved[0, 3] += 20
+    write_image(broken("moved"), image.data, moved)
+    labels = read_image(good["tumor_seg"], np.uint8)
+    write_image(broken("label7"), np.where(labels.data == 3, 7, labels.data).astype(np.uint8), labels.affine)
+    write_image(broken("notumour"), np.zeros_like(labels.data), labels.affine)
+
+    def row(patient: str, **changes: object) -> dict[str, str]:
+        plain = {key: value for key, value in good.items() if key in ("role", "days", "t1", "t1c", "t2", "flair", "tumor_seg")}
+        fresh = {"patient": patient, "session": "pre", **plain}
+        for column in ("t1", "t1c", "t2", "flair", "tumor_seg"):
+            place = tmp_path / "images" / f"{patient}_{column}.nii.gz"
+            shutil.copy(good[column], place)
+            fresh[column] = str(place)
+        return {**fresh, **{key: str(value) for key, value in changes.items()}}
+
+    table = [
+        row("missing", t1=tmp_path / "nowhere.nii.gz"),
+        row("empty", t2=broken("empty")),
+        row("truncated", flair=broken("truncated")),
+        row("nan", t1c=broken("nan")),
+        row("shape", t1=broken("shape")),
+        row("moved", flair=broken("moved")),
+        row("label", tumor_seg=broken("label7")),
+        row("notumour", tumor_seg=broken("notumour")),
+    ]
+    path = write_sheet(tmp_path / "sheet.csv", table)
+    output = run(tmp_path, "--input", path, "--outdir", "results", "-profile", "standard", status=1)
+    for line, (column, words) in enumerate(
+        [
+            ("t1", "does not exist"),
+            ("t2", "empty"),
+            ("flair", "cut short"),
+            ("t1c", "NaN"),
+            ("t1", "grid"),
+            ("flair", "grid"),
+            ("tumor_seg", "unknown label 7"),
+            ("tumor_seg", "tumour"),
+        ],
+        start=2,
+    ):
+        assert re.search(rf"sheet\.csv:{line}: {column}: [^\n]*{words}", output), (line, column, words, output)
+    assert not {"EXAM_PREPARE", "MODEL_PREDICT"} & set(submitted(output))
+
+
+def test_not_strict_leaves_the_faulty_patient_out(sheet: list[dict[str, str]], tmp_path: Path) -> None:
+    table = [{**row} for row in sheet]
+    preop(table, 1)["t1"] = str(tmp_path / "gone.nii.gz")
+    path = write_sheet(tmp_path / "sheet.csv", table)
+    run(tmp_path, "--input", path, "--models", "soc,distance", "--strict", "false", "--outdir", "results", "-profile", "standard")
+    cohort = {row["patient"]: row for row in rows(tmp_path / "results" / "tables" / "cohort.csv")}
+    bad = preop(table, 1)["patient"]
+    assert cohort[bad]["status"] == "excluded"
+    assert cohort[bad]["reason_code"]
+    assert "gone.nii.gz" in json.dumps(rows(tmp_path / "results" / "tables" / "failures.csv"))
+    assert {row["patient"] for row in rows(tmp_path / "results" / "tables" / "metrics.csv")} == set(cohort) - {bad}
+
+
+def test_bad_map_costs_that_model_that_patient(sheet: list[dict[str, str]], tmp_path: Path) -> None:
+    """Score maps from the sheet: one good, one constant, one on another grid."""
+    table = [{**row, "score_mine": ""} for row in sheet]
+    for number, row in enumerate(row for row in table if row["role"] == "preop"):
+        image = read_image(row["flair"])
+        affine = image.affine.copy()
+        data = image.data if number != 1 else np.ones_like(image.data)
+        if number == 2:
+            affine[:3, 3] += 7.0
+        row["score_mine"] = str(tmp_path / f"mine{number}.nii.gz")
+        write_image(row["score_mine"], data, affine)
+    path = write_sheet(tmp_path / "sheet.csv", table)
+    run(tmp_path, "--input", path, "--models", "soc", "--outdir", "results", "-profile", "standard", status=3)
+    tables = tmp_path / "results" / "tables"
+    patients = [row["patient"] for row in sheet if row["role"] == "preop"]
+    failures = rows(tables / "failures.csv")
+    assert sorted((row["patient"], row["model"]) for row in failures) == [(p, "mine") for p in patients[1:]]
+    assert "constant" in failures[0]["reason"] or "same value" in failures[0]["reason"]
+    assert [row["patient"] for row in rows(tables / "metrics.csv") if row["model"] == "mine"] == patients[:1]
+    assert sum(row["model"] == "soc" for row in rows(tables / "metrics.csv")) == PATIENTS
+    report = (tmp_path / "results" / "multiqc" / "multiqc_report.html").read_text(encoding="utf-8")
+    assert failures[0]["patient"] in report
+    run(tmp_path, "--input", path, "--models", "soc", "--outdir", "results", "--strict", "false", "-profile", "standard", "-resume")
+
+
+def test_parameters_are_refused_with_a_list(tmp_path: Path) -> None:
+    output = run(tmp_path, "--simulte", 3, "--margin", "wide", "--followup_rule", "any", "--models", "soc", status=1)
+    assert "--simulte: unknown parameter; did you mean --simulate" in output
+    assert "--margin: 'wide' is not of type number" in output
+    assert "--followup_rule: 'any' is not one of first, last, largest" in output
+    assert "--input: no samplesheet given" in output
+    output = run(tmp_path, "--simulate", 1, "--models", "soc,oracle", status=1)
+    assert "unknown model oracle; known are" in output
+
+
+def test_help_lists_every_parameter(tmp_path: Path) -> None:
+    output = run(tmp_path, "--help")
+    schema = json.loads((ROOT / "nextflow_schema.json").read_text(encoding="utf-8"))
+    for section in schema["$defs"].values():
+        for name, entry in section["properties"].items():
+            assert entry["description"]
+            assert entry.get("hidden") or f"--{name} [" in output, name
+
+
+def test_unwritable_outdir_is_told_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    output = run(tmp_path, "-profile", "test,standard", "--outdir", tmp_path / "file" / "results", status=1)
+    assert "cannot write" in output
+    assert submitted(output) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
+def test_full_disk_ends_the_run_and_resume_goes_on(benchmark: Path, sheet: list[dict[str, str]], tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    path = write_sheet(tmp_path / "sheet.csv", sheet)
+    try:
+        output = run(tmp_path, "--input", path, "--models", "soc", "--outdir", small, "-profile", "standard", status=1)
+        assert re.search(r"No space left|Failed to publish", output), output[-3000:]
+    finally:
+        subprocess.run(["umount", str(small)], check=False)
+    run(tmp_path, "--input", path, "--models", "soc", "--outdir", tmp_path / "large", "-profile", "standard", "-resume")
+    assert (tmp_path / "large" / "multiqc" / "multiqc_report.html").exists()
+
+
+def test_killed_run_goes_on_where_it_was(sheet: list[dict[str, str]], tmp_path: Path) -> None:
+    path = write_sheet(tmp_path / "sheet.csv", sheet)
+    arguments = ["run", "--input", str(path), "--outdir", "results", "-profile", "standard"]
+    with (tmp_path / "first.log").open("w") as log:
+        first = subprocess.Popen(
+            [str(ROOT / "predictgbm"), *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "NXF_ANSI_LOG": "false"},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 600
+        while "MODEL_PREDICT" not in (tmp_path / "first.log").read_text() and time.monotonic() < deadline:
+            assert first.poll() is None, (tmp_path / "first.log").read_text()
+            time.sleep(0.2)
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    done = submitted((tmp_path / "first.log").read_text())
+    output = run(tmp_path, *arguments[1:], "-resume")
+    assert "EXAM_VALIDATE" in done
+    assert "EXAM_VALIDATE" not in submitted(output)
+    assert len(rows(tmp_path / "results" / "tables" / "metrics.csv")) == PATIENTS * len(MODELS)
+
+
+def test_same_seed_gives_the_same_numbers(benchmark: Path, sheet: list[dict[str, str]], tmp_path: Path) -> None:
+    """The simulated cohort, taken from its files in a second run, has the same plans bit for bit."""
+    path = write_sheet(tmp_path / "sheet.csv", sheet)
+    run(tmp_path, "--input", path, "--outdir", "results", "-profile", "standard", "--bootstrap_draws", 1000)
+    first = sorted((benchmark / "results").glob("sub-*/ses-pre/*_desc-isovol_mask.nii.gz"))
+    assert len(first) == PATIENTS * len(MODELS)
+    for plan in first:
+        again = tmp_path / "results" / plan.relative_to(benchmark / "results")
+        assert gzip.decompress(plan.read_bytes()) == gzip.decompress(again.read_bytes()), plan.name
+    one = rows(benchmark / "results" / "tables" / "summary.csv")
+    two = rows(tmp_path / "results" / "tables" / "summary.csv")
+    assert one == two
