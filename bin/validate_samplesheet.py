@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from predictgbm.cohort.samplesheet import check_samplesheet
 SCHEMA = Path(__file__).resolve().parent.parent / "assets" / "schema_input.json"
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="A sheet with faults still ends with status 0: the list of faults is a result.",
@@ -28,14 +29,20 @@ def main() -> None:
     parser.add_argument("--format", action="store_true", help="also print each fault on a line")
     args = parser.parse_args()
 
-    cohort = check_samplesheet(args.sheet.read_bytes(), json.loads(args.schema.read_text("utf-8")))
+    try:
+        content, schema = args.sheet.read_bytes(), json.loads(args.schema.read_text("utf-8"))
+    except OSError as error:
+        print(f"ERROR: {error.filename}: cannot be read ({error.strerror}); check the path", file=sys.stderr)
+        return 2
+    cohort = check_samplesheet(content, schema)
     name = args.name or args.sheet.name
     if args.format:
         for fault in cohort["faults"]:
             print(format_fault(fault, name))
     cohort["faults"] = [asdict(fault) for fault in cohort["faults"]]
     args.out.write_text(json.dumps(cohort, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

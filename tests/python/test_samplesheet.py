@@ -170,6 +170,23 @@ def test_what_a_csv_writer_writes_is_read_back(
     ]
 
 
+header = sheet(preop())
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    content=st.one_of(
+        st.binary(max_size=80),
+        st.binary(max_size=40).map(lambda tail: header + tail),
+        st.text(alphabet=',;\t"\r\n\0 a1-\ufeff\x85\u2028é', max_size=60).map(str.encode),
+    )
+)
+def test_no_bytes_crash_the_check_or_pass_in_silence(content: bytes) -> None:
+    cohort = check(content)
+    assert cohort["faults"] or cohort["rows"]
+    assert all(fault.line >= 1 and fault.what and fault.expected for fault in cohort["faults"])
+
+
 def without(column: str) -> list[str]:
     return [c for c in COLUMNS if c != column]
 
@@ -445,6 +462,16 @@ def test_command_writes_rows_and_faults_and_prints_them(tmp_path: Path) -> None:
             "patient": "002",
         }
     ]
+
+
+def test_sheet_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, REPOSITORY / "bin" / "validate_samplesheet.py", "--sheet", tmp_path / "no.csv"]
+    done = subprocess.run(
+        [*command, "--out", tmp_path / "c.json"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    text = f"ERROR: {tmp_path}/no.csv: cannot be read (No such file or directory); check the path\n"
+    assert done.stderr == text
 
 
 def test_guide_shows_sheets_that_pass_and_explains_every_column() -> None:
