@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 import numpy as np
 
@@ -59,6 +60,11 @@ def text(
     )
 
 
+def short(title: str, width: int = 25) -> str:
+    """Cut a title that would not fit its place."""
+    return title if len(title) <= width else f"{title[: width - 1].rstrip()}…"
+
+
 def line(x1: float, y1: float, x2: float, y2: float, color: str, width: float = 1.0, extra: str = "") -> str:
     """Return a straight line."""
     ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
@@ -96,43 +102,38 @@ def flow_diagram(steps: Sequence[tuple[str, int]], reasons: Sequence[Sequence[tu
     reasons
         For each step, what took patients out on the way to it: reason and number. The first step has none.
     """
-    box, side, gap, left, row = 300, 380, 60, 10, 17
+    box, side, gap, left, row = 400, 330, 50, 10, 17
     parts: list[str] = []
-    y = 10.0
+    center, y = left + box / 2, 10.0
     for index, (name, patients) in enumerate(steps):
         if index:
-            out = [f"{n} × {reason}" for reason, n in reasons[index]]
             lost = steps[index - 1][1] - patients
-            lines = [part for entry in out for part in textwrap.wrap(entry, 56, subsequent_indent="   ")]
-            height = row * (len(lines) + 1) + 14 if lost > 0 else 0.0
-            drop = max(36.0, height + 16)
-            middle = y + drop / 2
-            center = left + box / 2
+            entries = [f"{n} × {reason}" for reason, n in reasons[index]]
+            lines = [part for entry in entries for part in textwrap.wrap(entry, 50, subsequent_indent="   ")]
+            height = row * (len(lines) + 1) + 14
+            drop = max(34.0, height + 14) if lost > 0 else 20.0
             parts.append(line(center, y, center, y + drop - 1, INK, 1.2, ' marker-end="url(#flow-arrow)"'))
             if lost > 0:
-                x = left + box + gap
+                x, middle = left + box + gap, y + drop / 2
+                top = middle - height / 2
                 parts.append(line(center, middle, x - 1, middle, INK, 1.2, ' marker-end="url(#flow-arrow)"'))
-                parts.append(_box(x, middle - height / 2, side, height, "#FFFFFF", "#999999"))
-                top = middle - height / 2 + 20
-                parts.append(text(x + 12, top, f"{lost} left out", 12, weight=600))
-                parts += [
-                    text(x + 12, top + row * (i + 1), entry, 12, color=MUTED) for i, entry in enumerate(lines)
-                ]
+                parts.append(_box(x, top, side, height, "#FFFFFF", "#999999"))
+                parts.append(text(x + 12, top + 20, f"{lost} left out", 12, weight=600))
+                for i, entry in enumerate(lines):
+                    parts.append(text(x + 12, top + 20 + row * (i + 1), entry, 12, color=MUTED))
             y += drop
-        wrapped = textwrap.wrap(name, 40) or [""]
-        height = row * (len(wrapped) + 1) + 16
+        wrapped = textwrap.wrap(name[:1].upper() + name[1:], 46) or [""]
+        height = row * len(wrapped) + 14
         parts.append(_box(left, y, box, height, "#F2F5F8", "#4A6076"))
         for i, entry in enumerate(wrapped):
-            parts.append(text(left + box / 2, y + 21 + row * i, entry, 13, "middle"))
-        parts.append(
-            text(left + box / 2, y + 21 + row * len(wrapped), f"n = {patients}", 13, "middle", weight=700)
-        )
+            parts.append(text(left + 14, y + 20 + row * i, entry, 13))
+        parts.append(text(left + box - 14, y + 13 + height / 2 - 8, f"n = {patients}", 13, "end", weight=700))
         y += height
     arrow = (
         '<defs><marker id="flow-arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
         f'orient="auto"><path d="M0 0L8 4L0 8z" fill="{INK}"/></marker></defs>'
     )
-    width = left + box + (gap + side if any(reasons) else 0) + 10
+    width = left + box + (gap + side if any(a[1] > b[1] for a, b in pairwise(steps)) else 0) + 10
     return svg(width, y + 10, arrow + "".join(parts), "Flow of patients through the benchmark")
 
 
@@ -202,10 +203,12 @@ def paired_coverage(panels: Sequence[Panel], reference: str) -> str:
 
     def draw(panel: Panel, numbers: bool) -> str:
         pairs = [pair for pair in panel.values if isinstance(pair, Pair)]
-        faint = 0.75 if len(pairs) <= 30 else 0.35
-        radius = 3.4 if len(pairs) <= 30 else 2.2
+        few, some = len(pairs) <= 30, len(pairs) <= 100
+        faint, width_of_line, radius = (
+            (0.75, 1.4, 3.4) if few else (0.4, 1.0, 2.4) if some else (0.22, 0.8, 1.8)
+        )
         parts = [
-            text(x0, 18, panel.title, 14, weight=700, color=INK),
+            text(x0, 18, short(panel.title), 14, weight=700),
             text(x0, 35, panel.note, 11, color=MUTED),
             _y_axis((0, 25, 50, 75, 100), scale, x0, x1, numbers),
         ]
@@ -220,7 +223,7 @@ def paired_coverage(panels: Sequence[Panel], reference: str) -> str:
             )
             parts.append(
                 f'<g class="gbm-patient" data-patient="{escape(pair.patient)}" opacity="{faint}">'
-                f"<title>{escape(hover)}</title>{line(left, y1, right, y2, stroke, 1.4, dash)}"
+                f"<title>{escape(hover)}</title>{line(left, y1, right, y2, stroke, width_of_line, dash)}"
                 f'<circle cx="{left}" cy="{y1:.1f}" r="{radius}" fill="{REFERENCE_COLOR}"/><circle '
                 f'cx="{right}" cy="{y2:.1f}" r="{radius}" fill="{panel.color}" stroke="{INK}" '
                 'stroke-width=".4"/></g>'
@@ -232,7 +235,7 @@ def paired_coverage(panels: Sequence[Panel], reference: str) -> str:
             text(
                 right + 12,
                 bottom + 20,
-                textwrap.shorten(panel.title, 18, placeholder="…"),
+                short(panel.title, 17),
                 11,
                 "middle",
                 MUTED,
@@ -272,7 +275,7 @@ def distance_scatter(panels: Sequence[Panel], x_label: str, y_label: str) -> str
         return bottom - (bottom - top) * (value - low) / (high - low)
 
     def draw(panel: Panel, numbers: bool) -> str:
-        parts = [text(x0, 18, panel.title, 14, weight=700), text(x0, 35, panel.note, 11, color=MUTED)]
+        parts = [text(x0, 18, short(panel.title), 14, weight=700), text(x0, 35, panel.note, 11, color=MUTED)]
         parts.append(_y_axis(ticks(low, high), scale_y, x0, x1, numbers))
         parts.append(line(x0, scale_y(0), x1, scale_y(0), REFERENCE_COLOR, 1.6))
         for value in ticks(0, largest, 4):

@@ -85,6 +85,11 @@ def count(n: int, one: str, many: str | None = None) -> str:
     return f"{n} {one if n == 1 else many or one + 's'}"
 
 
+def readable(code: str) -> str:
+    """Return a reason code as words."""
+    return code.replace("_", " ").replace("followup", "follow-up")
+
+
 def table(
     head: Sequence[object],
     rows: Iterable[Sequence[object]],

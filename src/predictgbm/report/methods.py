@@ -8,7 +8,7 @@ from statistics import median
 
 import jinja2
 
-from predictgbm.report.formatting import Html, interval, number, p_value, percent
+from predictgbm.report.formatting import Html, interval, number, p_value, percent, readable
 from predictgbm.report.results import REFERENCE, Results
 
 DEFINITIONS = {
@@ -143,7 +143,7 @@ def methods_text(results: Results) -> Html:
     excluded = [row for row in cohort if row["status"] == "excluded"]
     reasons: dict[str, int] = {}
     for row in excluded:
-        reason = row.get("reason") or row.get("reason_code") or "no reason given"
+        reason = str(row.get("reason_code") or "other")
         reasons[reason] = reasons.get(reason, 0) + 1
 
     def middle(column: str) -> str:
@@ -175,7 +175,7 @@ def methods_text(results: Results) -> Html:
             n_patients=len(cohort),
             n_evaluated=len(evaluated),
             n_excluded=len(excluded),
-            exclusions="; ".join(f"{n} × {reason}" for reason, n in sorted(reasons.items())),
+            exclusions=", ".join(f"{n} × {readable(reason)}" for reason, n in sorted(reasons.items())),
             cohorts=sorted({row["cohort"] for row in cohort if row.get("cohort")}),
             median_core=middle("tumor_core_ml"),
             median_recurrence=middle("recurrence_enhancing_ml"),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 from collections import Counter, defaultdict
 from html import escape
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from multiqc import config
+from multiqc import config, report
 from multiqc.base_module import BaseMultiqcModule, ModuleNoSamplesFound
 from multiqc.plots import linegraph
 
@@ -28,6 +30,7 @@ from predictgbm.report.formatting import (
     number,
     p_value,
     percent,
+    readable,
     table,
 )
 from predictgbm.report.results import REFERENCE, Results, Row, subject
@@ -36,6 +39,16 @@ log = logging.getLogger(__name__)
 
 NAME = "predictgbm"
 TITLE = "PREDICT-GBM benchmark"
+#: Why a patient is left out, in the order of the rules; :mod:`predictgbm.cohort.selection` sets them.
+REASON_CODES = (
+    "invalid_input",
+    "exam_failed",
+    "no_followup",
+    "followup_invalid",
+    "followup_failed",
+    "followup_too_early",
+    "no_recurrence",
+)
 #: Where the viewer pages are, seen from the report.
 VIEWER = "../viewer"
 
@@ -43,6 +56,13 @@ VIEWER = "../viewer"
 def register() -> None:
     """Tell MultiQC which file shows that there is a benchmark to report; its hook ``before_config``."""
     config.update_dict(config.sp, {NAME: {"fn": "cohort.csv"}})
+
+
+def drop_duplicate() -> None:
+    """Drop the second copy of all sections that MultiQC embeds for its assistant; its hook ``before_template``."""
+    if config.no_ai:
+        nothing = b'{"tools": {}, "sections": {}}'
+        report.ai_report_metadata_base64 = base64.b64encode(nothing).decode()
 
 
 class MultiqcModule(BaseMultiqcModule):
@@ -96,7 +116,8 @@ class MultiqcModule(BaseMultiqcModule):
         if not lines:
             return
         style = {name: results.styles[name] for name in lines}
-        titles = {name: escape(style[name].title) for name in lines}
+        # Plotly reads tags, and no entity for quotes.
+        titles = {name: escape(style[name].title, quote=False) for name in lines}
         plot = linegraph.plot(
             {titles[name]: line for name, line in lines.items()},
             pconfig={
@@ -181,7 +202,9 @@ def headline(results: Results) -> tuple[str, str] | None:
             [
                 model_cell(results, name),
                 int(row["n"]),
-                percent(row.get("median")),
+                with_interval(
+                    percent(row.get("median")), interval(row.get("median_ci_low"), row.get("median_ci_high"))
+                ),
                 with_interval(percent(row.get("mean")), interval(row.get("ci_low"), row.get("ci_high"))),
                 "reference"
                 if is_reference
@@ -196,7 +219,7 @@ def headline(results: Results) -> tuple[str, str] | None:
     head = [
         "Model",
         "Patients",
-        "Median coverage, %",
+        "Median coverage, % [95 % CI]",
         "Mean coverage, % [95 % CI]",
         "Shift against standard, points [95 % CI]",
         "p, adjusted",
@@ -246,7 +269,7 @@ def with_interval(value: str, limits: str) -> Html:
 
 def more_results(results: Results) -> str:
     """Return the other definitions of recurrence, datasets and measures, folded."""
-    folded = ""
+    folded = by_dataset(results)
     comparisons = {(r["model"], r["dataset"], r["definition"]): r for r in results.tables["comparisons"]}
     rows = []
     for row in results.tables["summary"]:
@@ -311,37 +334,56 @@ def more_results(results: Results) -> str:
     return folded
 
 
+def by_dataset(results: Results) -> str:
+    """Return mean coverage and its standard error by model and dataset, folded; empty for a single dataset."""
+    rows = [row for row in results.tables["summary"] if row["definition"] == results.primary and row["n"]]
+    datasets = sorted({row["dataset"] for row in rows}, key=lambda name: (name == "pooled", name))
+    if len(datasets) < 2:
+        return ""
+    found = {
+        (
+            row["model"],
+            row["dataset"],
+        ): f"{percent(row.get('mean'))} ± {percent(row.get('sem'))} (n = {int(row['n'])})"
+        for row in rows
+    }
+    body = [
+        [model_cell(results, row["model"]), *(found.get((row["model"], name)) for name in datasets)]
+        for row in results.headline
+    ]
+    return details("By dataset: mean ± standard error of the coverage, %", table(["Model", *datasets], body))
+
+
 def known(rows: list[Row], column: str) -> list[float]:
     """Return the values of a column that are there."""
     return [row[column] for row in rows if row.get(column) is not None]
 
 
+def exclusions(results: Results) -> list[tuple[str, int]]:
+    """Return reason codes and how many patients each took out, in the order in which the rules are applied."""
+    codes = [
+        str(row.get("reason_code") or "other")
+        for row in results.tables["cohort"]
+        if row["status"] == "excluded"
+    ]
+    rank = {code: index for index, code in enumerate(REASON_CODES)}
+    return sorted(Counter(codes).items(), key=lambda item: (rank.get(item[0], len(rank)), item[0]))
+
+
 def flow(results: Results) -> str:
-    """Return the flow diagram; reasons stand beside the step they belong to where the statistics say so."""
-    steps = results.statistics.get("flow") or []
-    excluded = [row for row in results.tables["cohort"] if row["status"] == "excluded"]
+    """Return the flow diagram, with the reasons beside the step at which they took patients out."""
+    steps = [(str(step["step"]), int(step["patients"])) for step in results.statistics.get("flow") or []]
+    left = exclusions(results)
     if not steps:
-        status = Counter(row["status"] for row in results.tables["cohort"])
-        steps = [{"step": "Patients in the samplesheet", "patients": sum(status.values())}]
-        if excluded or status["evaluated"]:
-            used = status["evaluated"] + status["predicted"]
-            steps.append(
-                {"step": "Evaluated" if status["evaluated"] else "With maps and plans", "patients": used}
-            )
-    reasons = Counter(
-        str(row.get("reason") or row.get("reason_code") or "no reason given") for row in excluded
-    )
-    drops = [i for i in range(1, len(steps)) if steps[i]["patients"] < steps[i - 1]["patients"]]
-    beside: list[list[tuple[str, int]]] = []
-    for index, step in enumerate(steps):
-        own = step.get("excluded")
-        if isinstance(own, dict):
-            beside.append([(str(reason), int(n)) for reason, n in own.items()])
-        elif drops == [index]:
-            beside.append(reasons.most_common())
-        else:
-            beside.append([])
-    return figures.flow_diagram([(str(step["step"]), int(step["patients"])) for step in steps], beside)
+        total = len(results.tables["cohort"])
+        steps = [("in the samplesheet", total), ("used", total - sum(n for _, n in left))]
+    reasons: list[list[tuple[str, int]]] = [[]]
+    for before, after in pairwise(n for _, n in steps):
+        taken: list[tuple[str, int]] = []
+        while left and sum(n for _, n in taken) < before - after:
+            taken.append(left.pop(0))
+        reasons.append([(readable(code), n) for code, n in taken])
+    return figures.flow_diagram(steps, reasons)
 
 
 def cohort(results: Results) -> tuple[str, str] | None:

@@ -1,0 +1,602 @@
+"""The report and the headline for the terminal, on small tables from a seeded generator."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from predictgbm.report import figures, gallery
+from predictgbm.report.formatting import duration, memory, number, p_value, table
+from predictgbm.report.methods import Reference, References, methods_text
+from predictgbm.report.results import REFERENCE_COLOR, Results, parse_bytes, parse_seconds, read_trace
+
+ROOT = Path(__file__).resolve().parents[2]
+SVG = "{http://www.w3.org/2000/svg}"
+GAIN = {"soc": 0.0, "distance": 0.005, "loti": 0.04, "fisher_kpp": 0.07, "mine": -0.1}
+#: The title an outside model would use to take over the page.
+EVIL = '<img src=x onerror=document.title="taken"> & "mine"'
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]], columns: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns.split() or list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_trace(path: Path, patients: list[str], raw: bool, models: list[str]) -> None:
+    rows = []
+    for i, patient in enumerate(patients):
+        for j, model in enumerate(models):
+            milliseconds, size = 1500 + 1000 * i + 40000 * j, (100 + 50 * i + 400 * j) * 2**20
+            rows.append(
+                {
+                    "task_id": len(rows) + 1,
+                    "hash": f"{i:02x}/{j:06x}",
+                    "native_id": 100 + len(rows),
+                    "name": f"PREDICTGBM:PREDICT:MODEL_PREDICT (sub-{patient}_ses-pre {model})",
+                    "status": "COMPLETED" if i else "CACHED",
+                    "exit": 0,
+                    "submit": 0,
+                    "duration": milliseconds + 500 if raw else f"{(milliseconds + 500) / 1000:g}s",
+                    "realtime": milliseconds if raw else f"{milliseconds / 1000:g}s",
+                    "%cpu": "150",
+                    "peak_rss": size if raw else f"{size / 2**20:g} MB",
+                    "peak_vmem": 0,
+                    "rchar": 0,
+                    "wchar": 0,
+                }
+            )
+    rows.append({**rows[-1], "status": "FAILED", "realtime": 10**9, "exit": 137})
+    rows.append({**rows[0], "name": "PREDICTGBM:PLAN:PLAN_MAKE (sub-001_ses-pre soc)", "status": "COMPLETED"})
+    write_csv_tab(path, rows)
+
+
+def write_csv_tab(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_run(
+    folder: Path,
+    n: int = 6,
+    seed: int = 1,
+    scored: bool = True,
+    simulated: bool = True,
+    pictures: bool = True,
+) -> Path:
+    """Write what a run of ``n`` patients hands to the report, as the pipeline lays it out."""
+    rng = np.random.default_rng(seed)
+    tables = folder / "tables"
+    tables.mkdir(parents=True)
+    patients = [f"{i + 1:03d}" for i in range(n)]
+    models = list(GAIN)
+    cohorts = ["RHUH", "LUMIERE", "TUM"]
+    base = rng.beta(4, 2, n)
+    distances = rng.gamma(4, 0.45, n)
+    metrics: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    people: list[dict[str, Any]] = []
+    for i, patient in enumerate(patients):
+        core, recurrence = rng.lognormal(3.2, 0.5), rng.lognormal(1.8, 0.6)
+        person = {
+            "patient": patient,
+            "cohort": cohorts[i % 3],
+            "session": "pre",
+            "followup_session": "fu1" if scored else "",
+            "days": int(rng.integers(90, 400)) if scored else "",
+            "status": "evaluated" if scored else "predicted",
+            "reason_code": "",
+            "reason": "",
+            "tumor_core_ml": round(core, 3),
+            "tumor_whole_ml": round(core * 2.5, 3),
+            "recurrence_enhancing_ml": round(recurrence, 3) if scored else "",
+            "com_distance_cm": round(distances[i], 3) if scored else "",
+            "tissue": "given",
+        }
+        people.append(person)
+        for model in models:
+            if not scored or (model == "loti" and i == 1):
+                continue
+            coverage = (
+                0.0
+                if i == 2 and n < 10
+                else float(np.clip(base[i] + GAIN[model] + (model != "soc") * rng.normal(0, 0.04), 0, 1))
+            )
+            metrics.append(
+                {key: person[key] for key in ("patient", "session", "cohort", "followup_session", "days")}
+                | {"model": model, "coverage_enhancing": coverage, "coverage_core": coverage * 0.98}
+                | {
+                    "coverage_all": coverage * 0.8,
+                    "dice": 0.1 * coverage,
+                    "hd95_mm": 30 - 10 * coverage,
+                    "plan_ml": 150,
+                }
+                | {
+                    "recurrence_enhancing_ml": recurrence,
+                    "recurrence_core_ml": recurrence,
+                    "tumor_core_ml": core,
+                }
+                | {"tumor_whole_ml": 2.5 * core, "com_distance_cm": distances[i], "n_lesions": 1}
+                | {"curve_area": coverage, "volume_at_soc_coverage_ml": 150 * (1 - GAIN[model]), "reason": ""}
+            )
+            for fraction in np.arange(0.05, 2.001, 0.05):
+                value = coverage ** (1 / fraction) if coverage else 0.0
+                curves.append(
+                    {
+                        "patient": patient,
+                        "model": model,
+                        "fraction": f"{fraction:.2f}",
+                        "coverage_enhancing": value,
+                    }
+                )
+    for patient, code in (("900", "followup_too_early"), ("901", "no_followup")):
+        excluded = {
+            "status": "excluded",
+            "reason_code": code,
+            "reason": f"why {patient} is out",
+            "cohort": "TUM",
+        }
+        people.append({**dict.fromkeys(people[0], ""), **excluded, "patient": patient})
+    write_csv(tables / "cohort.csv", people)
+    if scored:
+        write_csv(tables / "metrics.csv", metrics)
+        write_csv(tables / "curves.csv", curves)
+        write_statistics(tables, metrics, models)
+    failed = {
+        "patient": "002",
+        "session": "pre",
+        "model": "loti",
+        "stage": "model",
+        "reason": "map is <constant>",
+    }
+    write_csv(tables / "failures.csv", [failed] if n < 100 else [], "patient session model stage reason")
+    steps = {"in the samplesheet": n + 2, "with a follow-up": n + 1, "late enough": n}
+    flow = [{"step": step, "patients": left} for step, left in steps.items()]
+    (tables / "statistics.json").write_text(
+        json.dumps(
+            {
+                "seed": 0,
+                "n_bootstrap": 10000,
+                "family": [],
+                "primary": "enhancing",
+                "flow": flow,
+                "simulated": simulated,
+            }
+        )
+    )
+    write_trace(folder / "trace.txt", patients, raw=True, models=models)
+    (folder / "software_versions.yml").write_text(
+        '"MODEL_PREDICT":\n  python: "3.11.7"\n  numba: 0.60\n"PLAN_MAKE":\n  python: "3.11.7"\n'
+    )
+    (folder / "params.json").write_text(
+        json.dumps({"margin": 15, "min_followup_days": 84, "followup_rule": "first", "simulate": n})
+    )
+    (folder / "models" / "1").mkdir(parents=True)
+    (folder / "models" / "1" / "models.yml").symlink_to(ROOT / "assets" / "models.yml")
+    (folder / "models" / "2").mkdir()
+    (folder / "models" / "2" / "ours.yml").write_text(
+        json.dumps({"models": [{"name": "mine", "title": EVIL, "container": "x"}]})
+    )
+    if pictures:
+        write_pictures(folder / "pictures", patients, rng)
+    return folder
+
+
+def write_statistics(tables: Path, metrics: list[dict[str, Any]], models: list[str]) -> None:
+    summary, comparisons, correlations = [], [], []
+    for definition in ("enhancing", "core", "all"):
+        column = f"coverage_{definition}"
+        reference = {row["patient"]: row[column] for row in metrics if row["model"] == "soc"}
+        for model in models:
+            rows = [row for row in metrics if row["model"] == model]
+            values = np.array([row[column] for row in rows])
+            sem = values.std(ddof=1) / len(values) ** 0.5
+            q1, middle, q3 = np.percentile(values, (25, 50, 75))
+            summary.append(
+                {
+                    "model": model,
+                    "dataset": "pooled",
+                    "definition": definition,
+                    "n": len(values),
+                    "mean": values.mean(),
+                }
+                | {"sd": values.std(ddof=1), "sem": sem, "median": middle, "q1": q1, "q3": q3}
+                | {"ci_low": values.mean() - 2 * sem, "ci_high": min(1, values.mean() + 2 * sem)}
+                | {
+                    "median_ci_low": q1,
+                    "median_ci_high": q3,
+                    "mean_missing_as_zero": values.sum() / len(reference),
+                }
+            )
+            if model == "soc":
+                continue
+            shifts = values - np.array([reference[row["patient"]] for row in rows])
+            comparisons.append(
+                {
+                    "model": model,
+                    "dataset": "pooled",
+                    "definition": definition,
+                    "in_family": definition == "enhancing",
+                }
+                | {"n": len(shifts), "n_zero": int((shifts == 0).sum()), "n_tied": 0}
+                | {
+                    "p_pratt": 0.03125,
+                    "p_wilcox": 0.0625,
+                    "p_signflip": 0.04,
+                    "p_adjusted": 5.7e-6 if model == "fisher_kpp" else 0.125,
+                }
+                | {
+                    "shift": np.median(shifts),
+                    "shift_low": np.median(shifts) - 0.02,
+                    "shift_high": np.median(shifts) + 0.02,
+                }
+                | {"rank_biserial": 0.9}
+            )
+            if definition == "enhancing":
+                correlations.append(
+                    {"model": model, "covariate": "com_distance_cm", "n": len(shifts), "rho": 0.31, "p": 0.12}
+                )
+    write_csv(tables / "summary.csv", summary)
+    write_csv(tables / "comparisons.csv", comparisons)
+    write_csv(tables / "correlations.csv", correlations)
+
+
+def write_pictures(folder: Path, patients: list[str], rng: np.random.Generator) -> None:
+    folder.mkdir()
+    for patient in patients:
+        noise = rng.integers(0, 255, (60, 180, 3), np.uint8)
+        stem = folder / f"sub-{patient}_ses-pre_desc-qc"
+        Image.fromarray(noise).resize((1800, 600), Image.Resampling.BICUBIC).save(stem.with_suffix(".png"))
+        stem.with_suffix(".json").write_text(
+            json.dumps({"caption": f"Patient {patient}: <b>labels</b> follow the tumour."})
+        )
+
+
+class Page(HTMLParser):
+    """What a reader and a browser find in a page: texts in order, and attributes of every element."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self._silent = ""
+        self._main = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self._main |= dict(attrs).get("class") == "mainpage"
+        if tag in ("script", "style", "svg", "noscript"):
+            self._silent = self._silent or tag
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._silent:
+            self._silent = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._main and not self._silent and data.strip():
+            self.texts.append(" ".join(data.split()))
+
+    def values(self, tag: str, attribute: str) -> list[str]:
+        return [value for name, found in self.elements if name == tag and (value := found.get(attribute))]
+
+
+def build(run: Path) -> str:
+    """Run MultiQC as the pipeline does: in a work folder of Nextflow, on links to the inputs."""
+    work = run.parent / "work" / "ab" / "0123456789abcdef0123456789abcd"
+    work.mkdir(parents=True)
+    for path in run.iterdir():
+        (work / path.name).symlink_to(path)
+    config = ROOT / "assets" / "multiqc_config.yml"
+    command = [str(Path(sys.executable).parent / "multiqc"), "--force", "--config", str(config), "."]
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [path.name for path in work.glob("multiqc*")] == ["multiqc_report.html"]
+    return (work / "multiqc_report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("report") / "run")
+
+
+@pytest.fixture(scope="module")
+def report(run: Path) -> str:
+    return build(run)
+
+
+@pytest.fixture(scope="module")
+def page(report: str) -> Page:
+    return Page(report)
+
+
+def sections(page: Page) -> list[str]:
+    ids = [found.get("id") or "" for _, found in page.elements]
+    return [
+        i.removeprefix("mqc-section-wrapper-predictgbm-") for i in ids if i.startswith("mqc-section-wrapper")
+    ]
+
+
+def test_report_begins_with_the_warning_and_answers_in_order(page: Page) -> None:
+    assert page.texts[0].startswith("SIMULATED DATA")
+    expected = "headline cohort patients curve distance resources failures gallery methods versions"
+    assert sections(page) == expected.split()
+
+
+def test_headline_shows_the_means_of_the_metrics(run: Path, page: Page) -> None:
+    with (run / "tables" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    start = page.texts.index("Better / equal / worse")
+    shown = page.texts[start : start + 50]
+    titles = {"soc": "Standard of care", "distance": "Distance to core", "loti": "LOTI"}
+    for model, title in {**titles, "fisher_kpp": "Fisher-KPP", "mine": EVIL}.items():
+        values = [100 * float(row["coverage_enhancing"]) for row in rows if row["model"] == model]
+        at = shown.index(title)
+        assert shown[at + 1] == str(len(values))
+        assert float(shown[at + 2]) == pytest.approx(np.median(values), abs=0.051)
+        assert float(shown[at + 4]) == pytest.approx(np.mean(values), abs=0.051)
+    text = " ".join(page.texts)
+    assert "smallest p this test can give, before adjustment, is 0.031" in text  # 2 / 2^6 sign patterns
+    assert "5.7 × 10⁻⁶" in text
+
+
+def test_report_needs_no_network_and_tells_no_paths(report: str, page: Page, run: Path) -> None:
+    loaded = page.values("script", "src") + page.values("img", "src") + page.values("link", "href")
+    assert loaded
+    assert all(address.startswith("data:") for address in loaded)
+    assert str(run.parent) not in report
+    assert len(report.encode()) < 15e6
+
+
+def test_every_patient_has_a_picture_and_a_viewer_page(page: Page) -> None:
+    pictures = [src for src in page.values("img", "src") if src.startswith("data:image/webp")]
+    assert len(pictures) == 6
+    links = {href for href in page.values("a", "href") if "viewer" in href}
+    assert links == {f"../viewer/sub-{i:03d}.html" for i in range(1, 7)}
+
+
+def test_outside_text_stays_text(report: str, page: Page) -> None:
+    assert EVIL in page.texts
+    assert "map is <constant>" in page.texts
+    assert "x" not in page.values("img", "src")
+    assert not re.search(r"<img src=x", report)
+
+
+def test_failures_and_exclusions_are_named(page: Page) -> None:
+    start = page.texts.index("1 failure")
+    part = page.texts[start:]
+    assert part[part.index("002") : part.index("002") + 4] == ["002", "pre", "LOTI", "model"]
+    for patient in ("900", "901"):
+        assert part[part.index(patient) + 3] == f"why {patient} is out"
+
+
+def test_prediction_alone_gives_no_empty_plots(tmp_path: Path) -> None:
+    html = build(write_run(tmp_path / "run", n=2, scored=False, simulated=False))
+    page = Page(html)
+    assert sections(page) == ["cohort", "resources", "failures", "gallery", "methods", "versions"]
+    assert "SIMULATED" not in html
+    assert "nothing to score" in " ".join(page.texts)
+    assert "Wilcoxon" not in " ".join(page.texts)
+
+
+def test_browser_draws_the_curve_and_runs_nothing_foreign(report: str, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not browser:
+        pytest.skip("no chromium or chrome on PATH to open the report with")
+    (tmp_path / "report.html").write_text(report, encoding="utf-8")
+    quiet = "--no-first-run --disable-background-networking --disable-component-update --disable-sync"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", *quiet.split(), "--virtual-time-budget=5000"]
+    address = (tmp_path / "report.html").as_uri()
+    command = [browser, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", address]
+    dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert len(re.findall(r'class="legendtext"', dom)) == len(GAIN)
+    assert "<title>taken" not in dom
+    assert "x" not in Page(dom).values("img", "src")
+
+
+def test_methods_text_cites_each_work_once_and_in_order(run: Path) -> None:
+    html = methods_text(Results(run))
+    cited = [int(n) for n in re.findall(r"<sup>(\d+)</sup>", html)]
+    entries = re.findall(r"<li>(.*?)</li>", html)
+    first = list(dict.fromkeys(cited))
+    assert first == list(range(1, len(entries) + 1))
+    assert len(set(entries)) == len(entries)
+    assert "margin of 15 mm" in html
+    assert "10,000 draws, seed 0" in html
+    assert "Of 8 patients, 6 could be evaluated and 2 were left out" in html
+
+
+def test_references_of_one_doi_share_a_number() -> None:
+    refs = References(
+        {"a": Reference("A", "10.1/X"), "b": Reference("B"), "c": Reference("A again", "10.1/x")}
+    )
+    assert [refs.number(key) for key in "abca"] == [1, 2, 1, 1]
+
+
+def test_trace_raw_and_human_agree(tmp_path: Path) -> None:
+    for name, raw in (("raw", True), ("human", False)):
+        write_trace(tmp_path / name, ["001", "002"], raw, ["soc", "loti"])
+    tasks = read_trace(tmp_path / "raw")
+    assert tasks == read_trace(tmp_path / "human")
+    assert [(t.model, t.seconds, t.memory_bytes) for t in tasks[:2]] == [
+        ("soc", 1.5, 100 * 2**20),
+        ("loti", 41.5, 500 * 2**20),
+    ]
+    assert [t.process for t in tasks] == ["MODEL_PREDICT"] * 4 + ["PLAN_MAKE"]
+    assert tasks[-1].model == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("0ms", 0),
+        ("873ms", 0.873),
+        ("61500", 61.5),
+        ("1m 1.5s", 61.5),
+        ("1h 2m 3s", 3723),
+        ("-", None),
+    ],
+)
+def test_durations_of_the_trace(text: str, seconds: float | None) -> None:
+    assert parse_seconds(text) == (seconds if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1048576", 2**20), ("1 MB", 2**20), ("1.5 GB", 1.5 * 2**30), ("0", 0), ("-", None)]
+)
+def test_sizes_of_the_trace(text: str, size: float | None) -> None:
+    assert parse_bytes(text) == size
+
+
+@given(st.floats(-1e6, 1e6), st.integers(0, 4))
+def test_numbers_read_back(value: float, decimals: int) -> None:
+    text = number(value, decimals)
+    assert "-" not in text
+    assert float(text.replace("−", "-")) == pytest.approx(value, abs=0.5000001 * 10.0**-decimals)
+    assert (float(text.replace("−", "-")) == 0) <= ("−" not in text)
+
+
+@given(st.floats(1e-12, 1))
+def test_p_values_keep_two_digits(p: float) -> None:
+    shown = p_value(p).replace(" × 10", "e").translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789"))
+    assert float(shown) == pytest.approx(p, rel=0.051)
+
+
+def test_durations_and_sizes_for_reading() -> None:
+    assert [duration(s) for s in (0.04, 9.96, 59.6, 3599.7, 7260, None)] == [
+        "0.0 s",
+        "10 s",
+        "1 min 00 s",
+        "1 h 00 min",
+        "2 h 01 min",
+        "–",
+    ]
+    assert [memory(b) for b in (2**20, 1000 * 2**20, 1.5 * 2**30)] == ["1 MB", "1.0 GB", "1.5 GB"]
+
+
+def test_table_escapes_what_is_not_html() -> None:
+    assert "&lt;b&gt;" in table(["a"], [["<b>"]])
+    assert Page(f'<div class="mainpage">{table(["a & b"], [["<b>"]])}').texts == ["a & b", "<b>"]
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=8),
+    st.integers(1, 6),
+    st.text(min_size=1, max_size=40).filter(lambda s: s.isprintable()),
+)
+def test_paired_plot_places_every_patient(values: list[tuple[float, float]], panels: int, title: str) -> None:
+    pairs = [figures.Pair(f"p<{i}>", a, b) for i, (a, b) in enumerate(values)]
+    drawing = figures.paired_coverage([figures.Panel(title, "#0072B2", "note", pairs)] * panels, "Standard")
+    groups = ElementTree.fromstring(drawing).findall(f".//{SVG}g[@class='gbm-patient']")
+    assert len(groups) == panels * len(pairs)
+    by_patient = {pair.patient: pair for pair in pairs}
+    for group in groups:
+        pair = by_patient[group.attrib["data-patient"]]
+        heights = [float(circle.attrib["cy"]) for circle in group.findall(f"{SVG}circle")]
+        # 0 % at 288, 100 % at 48, linear between.
+        assert heights == pytest.approx([288 - 240 * pair.reference, 288 - 240 * pair.model], abs=0.06)
+
+
+def test_flow_diagram_gives_each_loss_beside_its_step() -> None:
+    steps = [("in the sheet", 10), ("usable", 10), ("late enough", 7)]
+    drawing = figures.flow_diagram(steps, [[], [], [("follow-up too early", 2), ("no follow-up", 1)]])
+    texts = [element.text for element in ElementTree.fromstring(drawing).iter(f"{SVG}text")]
+    assert [t for t in texts if t and t.startswith("n =")] == ["n = 10", "n = 10", "n = 7"]
+    assert texts.count("3 left out") == 1
+    assert texts.index("3 left out") > texts.index("Usable")
+    assert {"2 × follow-up too early", "1 × no follow-up"} <= set(texts)
+
+
+@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
+def test_ticks_are_even_and_inside(low: float, span: float) -> None:
+    found = np.array(figures.ticks(low, low + span))
+    assert 2 <= len(found) <= 7
+    assert found.min() >= low - 1e-6 * span
+    assert found.max() <= low + span + 1e-6 * span
+    assert np.diff(found) == pytest.approx(np.diff(found)[0])
+
+
+def test_gallery_keeps_the_budget(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "qc", [f"{i:03d}" for i in range(8)], np.random.default_rng(3))
+    broken = tmp_path / "qc" / "sub-999_desc-qc.png"
+    broken.write_bytes(b"\x89PNG no picture")
+    paths = sorted((tmp_path / "qc").glob("*.png"))
+    for budget in (300_000, 40_000):
+        uris = gallery.embed(paths, budget)
+        assert sum(len(uri) for uri in uris if uri) <= budget
+        assert uris[-1] is None
+        assert any(uris)
+    large = gallery.embed(paths[:1])[0]
+    assert large is not None
+    data = base64.b64decode(large.partition(",")[2])
+    assert Image.open(io.BytesIO(data)).size == (1400, 467)  # 1800 x 600 brought to the largest width
+
+
+def test_colours_stay_with_the_model(tmp_path: Path) -> None:
+    everyone = Results(write_run(tmp_path / "all", n=3, pictures=False)).styles
+    folder = write_run(tmp_path / "few", n=3, pictures=False)
+    for name in ("metrics", "summary", "curves"):
+        path = folder / "tables" / f"{name}.csv"
+        kept = [
+            line
+            for line in path.read_text().splitlines()
+            if ",loti" not in line and not line.startswith("loti")
+        ]
+        path.write_text("\n".join(kept) + "\n")
+    fewer = Results(folder).styles
+    assert everyone["soc"].color == fewer["soc"].color == REFERENCE_COLOR
+    assert {n: s.color for n, s in everyone.items()} == {n: s.color for n, s in fewer.items()}
+    looks = [(style.color, style.dash) for style in everyone.values()]
+    assert len(set(looks)) == len(looks)
+
+
+def headline(tables: Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-I", str(ROOT / "bin" / "print_headline.py"), str(tables)]
+    return subprocess.run(command, capture_output=True, check=False, env=environment or None)
+
+
+def test_headline_for_the_terminal(run: Path) -> None:
+    lines = headline(run / "tables").stdout.decode().splitlines()
+    assert lines[0].startswith("SIMULATED DATA")
+    assert lines[1] == "Patients: 6 evaluated, 2 excluded"
+    top = next(i for i, line in enumerate(lines) if line.split()[:1] == ["Model"])
+    rows = lines[top + 2 : top + 2 + len(GAIN)]
+    assert {line.split()[0] for line in rows} == set(GAIN)
+    means = [float(line.split()[3]) for line in rows]
+    assert means == sorted(means, reverse=True)
+    # Right-aligned figures: the medians end in one column.
+    assert len({re.match(r" *\S+ +\d+ +[\d.]+", line).end() for line in rows}) == 1  # type: ignore[union-attr]
+    assert lines[-1].startswith("1 step(s) failed")
+
+
+def test_headline_without_scores_and_without_tables(tmp_path: Path) -> None:
+    done = headline(
+        write_run(tmp_path / "run", n=2, scored=False, simulated=False, pictures=False) / "tables"
+    )
+    assert done.stdout.decode().splitlines()[0] == "Patients: 2 excluded, 2 predicted"
+    assert b"Model" not in done.stdout
+    missing = headline(tmp_path)
+    assert missing.returncode != 0
+    assert missing.stderr.startswith(b"ERROR: ")
+    assert b"Traceback" not in missing.stderr
