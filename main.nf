@@ -24,7 +24,8 @@ workflow {
         def summary = help ? [text: '', status: 0] : runSummary(outdir, strict)
         log.info(summary.text)
         if (summary.status) {
-            System.exit(summary.status)
+            // Leaving from here would skip the timeline and the run's other last files; they are written by then.
+            Runtime.runtime.addShutdownHook(new Thread({ -> Runtime.runtime.halt(summary.status) } as Runnable))
         }
     }
 }

@@ -37,10 +37,25 @@ workflow REPORT {
         .mix(QC_DRAW.out.versions)
         .map { yml -> yml.text }
         .unique()
+        .mix(channel.of("Workflow:\n  predict-gbm/predictgbm: \"${workflow.manifest.version}\"\n  Nextflow: \"${workflow.nextflow.version}\"\n"))
         .collectFile(name: 'software_versions.yml', sort: true)
     ch_parameters = ch_options
         .map { _options -> groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(params.findAll { name, value -> value != null && !name.contains('-') && name != 'trace_report_suffix' })) }
         .collectFile(name: 'params.json', storeDir: "${params.outdir}/pipeline_info")
+    // The results folder is a BIDS derivative of the exams it was made from.
+    ch_options
+        .map { options ->
+            def description = [
+                Name: 'PREDICT-GBM: maps, plans and scores',
+                BIDSVersion: '1.9.0',
+                DatasetType: 'derivative',
+                GeneratedBy: [[Name: workflow.manifest.name, Version: workflow.manifest.version, CodeURL: workflow.manifest.homePage]],
+                SourceDatasets: [[URL: options.simulated ? 'simulated' : "${options.sheet}".toString()]],
+                Simulated: options.simulated,
+            ]
+            groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(description))
+        }
+        .collectFile(name: 'dataset_description.json', storeDir: params.outdir)
     // The trace so far: every task but the report's own has been written when pictures and tables are there.
     ch_trace = ch_tables
         .combine(ch_pictures.map { pictures -> [pictures] })
