@@ -162,14 +162,17 @@ class Worker:
         self.width = max(3, len(str(arguments.patients)))
 
     def make(self, number: int) -> list[dict[str, object]]:
+        """Simulate and write one patient; return its rows of the samplesheet."""
         patient = self.simulator.patient(self.seed, number, adc=self.adc)
         return write_patient(self.out, f"sub-{number:0{self.width}d}", patient)
 
     def remember(self) -> None:
+        """Keep this worker in the process that calls, for :meth:`make_here`."""
         Worker.current = self
 
     @staticmethod
     def make_here(number: int) -> list[dict[str, object]]:
+        """Call :meth:`make` of the worker of this process."""
         return Worker.current.make(number)
 
 

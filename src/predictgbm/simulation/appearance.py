@@ -105,7 +105,7 @@ def render(
     signal = (
         (1 - np.clip(pathology - 0.35 * scene.edema, 0, 1)) * tissue
         + scene.edema * (contrast.edema - 0.35 * contrast.wm) * (1 + 0.5 * (vary - 1))
-        + scene.enhancing * contrast.enhancing * (1 + 1.5 * (vary - 1))
+        + scene.enhancing * contrast.enhancing * (1 + 2 * (vary - 1))
         + scene.necrosis * contrast.necrosis * vary
         + scene.cavity * contrast.cavity
         + contrast.infiltration * scene.infiltration * (1 - np.clip(pathology, 0, 1))

@@ -72,18 +72,19 @@ class Grid:
 
 
 @njit(cache=True, error_model="numpy")
-def _sample(volume, ox, oy, oz, inverse_spacing, positions, nearest_edge, out):  # type: ignore[no-untyped-def]
-    nx, ny, nz = volume.shape
+def _sample(volumes, ox, oy, oz, inverse_spacing, positions, edge, out):  # type: ignore[no-untyped-def]
+    count, nx, ny, nz = volumes.shape
     for n in range(positions.shape[1]):
         x = (positions[0, n] - ox) * inverse_spacing
         y = (positions[1, n] - oy) * inverse_spacing
         z = (positions[2, n] - oz) * inverse_spacing
-        if nearest_edge:
+        if edge:
             x = min(max(x, np.float32(0)), np.float32(nx - 1))
             y = min(max(y, np.float32(0)), np.float32(ny - 1))
             z = min(max(z, np.float32(0)), np.float32(nz - 1))
-        elif x < 0 or y < 0 or z < 0 or x > nx - 1 or y > ny - 1 or z > nz - 1:
-            out[n] = 0
+        elif not (x >= 0 and y >= 0 and z >= 0 and x <= nx - 1 and y <= ny - 1 and z <= nz - 1):
+            for v in range(count):
+                out[v, n] = 0
             continue
         i = min(int(x), nx - 2)
         j = min(int(y), ny - 2)
@@ -91,38 +92,44 @@ def _sample(volume, ox, oy, oz, inverse_spacing, positions, nearest_edge, out): 
         a = x - i
         b = y - j
         c = z - k
-        low = (volume[i, j, k] * (1 - c) + volume[i, j, k + 1] * c) * (1 - b) + (
-            volume[i, j + 1, k] * (1 - c) + volume[i, j + 1, k + 1] * c
-        ) * b
-        high = (volume[i + 1, j, k] * (1 - c) + volume[i + 1, j, k + 1] * c) * (1 - b) + (
-            volume[i + 1, j + 1, k] * (1 - c) + volume[i + 1, j + 1, k + 1] * c
-        ) * b
-        out[n] = low * (1 - a) + high * a
+        for v in range(count):
+            here = volumes[v]
+            low = (here[i, j, k] * (1 - c) + here[i, j, k + 1] * c) * (1 - b) + (
+                here[i, j + 1, k] * (1 - c) + here[i, j + 1, k + 1] * c
+            ) * b
+            high = (here[i + 1, j, k] * (1 - c) + here[i + 1, j, k + 1] * c) * (1 - b) + (
+                here[i + 1, j + 1, k] * (1 - c) + here[i + 1, j + 1, k + 1] * c
+            ) * b
+            out[v, n] = low * (1 - a) + high * a
 
 
-def sample(volume: Volume, grid: Grid, positions: Vectors, edge: bool = False) -> Volume:
-    """Interpolate a volume trilinearly at positions in mm.
+def sample_vectors(field: Vectors, grid: Grid, positions: Vectors, edge: bool = True) -> Vectors:
+    """Interpolate a field of vectors trilinearly at positions in mm.
 
     Parameters
     ----------
-    volume
-        Array of shape (nx, ny, nz) on ``grid``.
+    field
+        Array of shape (n, nx, ny, nz) on ``grid``.
     positions
-        Array of shape (3, ...) of RAS mm.
+        Array of shape (3, ...) of RAS mm, finite.
     edge
         Outside the grid: the value of the nearest edge if True, 0 if False.
+
+    Returns
+    -------
+    values : float32 array of shape (n, ...)
     """
     flat = np.ascontiguousarray(positions, np.float32).reshape(3, -1)
-    out = np.empty(flat.shape[1], np.float32)
+    out = np.empty((len(field), flat.shape[1]), np.float32)
     ox, oy, oz = (np.float32(o) for o in grid.origin)
-    volume = np.ascontiguousarray(volume, np.float32)
-    _sample(volume, ox, oy, oz, np.float32(1 / grid.spacing), flat, edge, out)
-    return out.reshape(positions.shape[1:])
+    field = np.ascontiguousarray(field, np.float32)
+    _sample(field, ox, oy, oz, np.float32(1 / grid.spacing), flat, edge, out)
+    return out.reshape(len(field), *positions.shape[1:])
 
 
-def sample_vectors(field: Vectors, grid: Grid, positions: Vectors) -> Vectors:
-    """Interpolate a vector field at positions in mm; outside the grid its edge value holds."""
-    return np.stack([sample(component, grid, positions, edge=True) for component in field])
+def sample(volume: Volume, grid: Grid, positions: Vectors, edge: bool = False) -> Volume:
+    """Interpolate one volume trilinearly; see :func:`sample_vectors`."""
+    return sample_vectors(volume[None], grid, positions, edge)[0]
 
 
 def random_field(rng: np.random.Generator, grid: Grid, length: float) -> Volume:
@@ -177,7 +184,7 @@ def expansion_velocity(source: Volume, brain: NDArray[np.bool_], grid: Grid) -> 
     Parameters
     ----------
     source
-        Relative expansion per unit time (1 doubles-ish, negative contracts), shape (nx, ny, nz).
+        Relative expansion per unit time (negative contracts), shape (nx, ny, nz).
     brain
         Mask of the brain on the same grid.
     """
@@ -199,7 +206,7 @@ def expansion_velocity(source: Volume, brain: NDArray[np.bool_], grid: Grid) -> 
 def rigid_matrix(
     angles: NDArray[np.float64], shift: NDArray[np.float64], centre: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the 4x4 rigid motion: rotation about ``centre`` by ``angles`` (radians, about x, y, z), then shift in mm."""
+    """Return the 4x4 rigid motion: rotation about ``centre`` by angles about x, y, z in radians, then a shift in mm."""
     (ca, cb, cc), (sa, sb, sc) = np.cos(angles), np.sin(angles)
     about_x = np.array([[1, 0, 0], [0, ca, -sa], [0, sa, ca]])
     about_y = np.array([[cb, 0, sb], [0, 1, 0], [-sb, 0, cb]])

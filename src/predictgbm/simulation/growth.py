@@ -8,7 +8,7 @@ of oxygen lasts, cells die and leave necrosis n. With u = p + m + n <= 1, per da
     dp/dt = rho(x) p (1-u) (1-H) - (leave + flee H) p + settle niche(x) (1-u) m - die H p + push(p)
     dm/dt = hops(m) + (leave + flee H) p - settle niche(x) (1-u) m
     dn/dt = die H p
-    H     = 1 / (1 + exp(-(G*u - hypoxia) / 0.03)),  G a Gaussian of 4 mm
+    H     = 1 / (1 + exp(-(G*u - hypoxia supply(x)) / 0.03)),  G a Gaussian of 4 mm
 
 hops(m) at site i = sum over its 26 neighbours j of k_ij (m_j (1 - u_i) - m_i (1 - u_j)): an exclusion process whose
 rates k follow the tract direction. push(p) is a flux between face neighbours of rate push (u_i² + u_j²)/2, which
@@ -72,6 +72,7 @@ class Medium:
         :data:`DIRECTIONS`, for mobility 1 mm²/day
     proliferation : float32 array, local factor of the rate of division, mean near 1
     niche : float32 array, local factor of the rate of settling, mean near 1
+    supply : float32 array, local factor of the density that the vessels can feed, near 1
     grid : the lattice
     """
 
@@ -79,6 +80,7 @@ class Medium:
     hops: NDArray[np.float32]
     proliferation: Volume
     niche: Volume
+    supply: Volume
     grid: Grid
 
 
@@ -121,7 +123,7 @@ def tract_directions(wm: Volume, spacing: float) -> tuple[NDArray[np.float32], V
         smaller eigenvalues
     """
     smooth = ndimage.gaussian_filter(wm, 1.5 / spacing)
-    gradient = np.stack(np.gradient(smooth, spacing))
+    gradient = np.stack([np.gradient(smooth, spacing, axis=axis) for axis in range(3)])
     tensor = np.empty((*wm.shape, 3, 3), np.float32)
     for i in range(3):
         for j in range(i, 3):
@@ -281,6 +283,7 @@ def grow(
     birth = (rates.proliferation * medium.proliferation * medium.tissue).astype(np.float32)
     settle = (rates.settle * medium.niche).astype(np.float32)
     hypoxic = np.zeros_like(p)
+    limit = (rates.hypoxia * medium.supply).astype(np.float32)
     mobility, push = np.float32(rates.mobility), np.float32(rates.push / grid.spacing**2)
     leave, flee, die = (np.float32(r) for r in (rates.leave, rates.flee, rates.die))
     day = 0
@@ -291,7 +294,7 @@ def grow(
             crowd = ndimage.gaussian_filter(
                 (p + m + n)[cut], 4.0 / grid.spacing, truncate=2.5, mode="constant"
             )
-            hypoxic[cut] = 1 / (1 + np.exp(-(crowd - np.float32(rates.hypoxia)) / np.float32(0.03)))
+            hypoxic[cut] = 1 / (1 + np.exp(-(crowd - limit[cut]) / np.float32(0.03)))
         _step(*now, *following, u, medium.hops, birth, settle, hypoxic,
               mobility, push, leave, flee, die, np.float32(STEP_DAYS), low, high)  # fmt: skip
         now, following = following, now
@@ -334,7 +337,7 @@ def _leak(e, f, source, hops, mobility, decay, low, high):  # type: ignore[no-un
                 fi[k] = ei[k] + mobility * move[k] - decay * ei[k] + si[k]
 
 
-def edema(source: Volume, medium: Medium, reach: float = 9.0, steps: int = 60) -> Volume:
+def edema(source: Volume, medium: Medium, reach: float = 9.0, steps: int = 50) -> Volume:
     """Return the water that leaks out of the tumour and seeps along the tracts, in arbitrary units.
 
     Explicit relaxation of hops(e) - e / reach² + source = 0.
@@ -375,13 +378,9 @@ def resect(cells: Cells, cavity: NDArray[np.bool_], medium: Medium, survival: Vo
     -------
     cells, medium : state after surgery and treatment, and a medium that cells cannot enter at the cavity
     """
-    kept = Cells(
-        *(
-            np.where(cavity, np.float32(0), a * survival).astype(np.float32)
-            for a in (cells.proliferating, cells.migrating)
-        ),
-        np.where(cavity, np.float32(0), cells.necrotic).astype(np.float32),
-    )
+    left = np.where(cavity, np.float32(0), survival)
+    necrotic = np.where(cavity, np.float32(0), cells.necrotic)
+    kept = Cells(cells.proliferating * left, cells.migrating * left, necrotic)
     tissue = medium.tissue & ~cavity
     hops = medium.hops.copy()
     nx, ny, nz = tissue.shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -127,7 +127,7 @@ class SimulatedPatient:
     landmarks_preop: NDArray[np.float64]
     landmarks_followup: NDArray[np.float64]
     density: Volume
-    parameters: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class _Anatomy:
 
     atlas: Atlas
     atlas_grid: Grid
-    brain: Volume
+    fraction: Volume
     detail: Volume
     coarse: Grid
     to_atlas: Vectors
@@ -147,7 +147,7 @@ class _Anatomy:
     def tissue(self, points: Vectors) -> tuple[Volume, Volume, Volume, NDArray[np.bool_], Volume]:
         """Return wm, gm, csf, brain mask and T1 detail at points at rest."""
         at = self.positions(points)
-        brain = sample(self.brain, self.atlas_grid, at)
+        brain = sample(self.fraction, self.atlas_grid, at)
         mask = brain >= 0.5
         maps = np.stack(
             [sample(a, self.atlas_grid, at) for a in (self.atlas.wm, self.atlas.gm, self.atlas.csf)]
@@ -232,18 +232,32 @@ def _pick(rng: np.random.Generator, weight: Volume, grid: Grid) -> NDArray[np.fl
 
 
 @dataclass(frozen=True)
+class _Stage:
+    """The disease at the time of an exam, on the lattice at rest.
+
+    Attributes
+    ----------
+    cells : the hidden truth
+    water : edema, scaled so that it is visible above 1
+    cavity : resection cavity where positive
+    visible : density above which the core enhances
+    """
+
+    cells: Cells
+    water: Volume
+    cavity: Volume
+    visible: float
+
+
+@dataclass(frozen=True)
 class _Course:
-    """The course of the disease on the lattice at rest."""
+    """The course of the disease on its lattice; ``rough`` and ``uneven`` vary the outlines of what is visible."""
 
     grid: Grid
-    medium: Medium
-    before: Cells
-    edema_before: Volume
-    edema_level_before: float
-    cavity: Volume  # cavity where > 0
-    after: Cells
-    edema_after: Volume
-    edema_level_after: float
+    rough: Volume
+    uneven: Volume
+    before: _Stage
+    after: _Stage
 
 
 def _draw_course(
@@ -254,9 +268,11 @@ def _draw_course(
     wm, gm, _, mask, _ = anatomy.tissue(points)
     tissue, hops = hop_rates(wm, gm, grid.spacing)
     tissue &= mask
-    proliferation = np.exp(0.35 * random_field(rng, grid, 7.0)) * np.where(wm > 0.5, 1.0, 0.8)
+    proliferation = np.exp(0.5 * random_field(rng, grid, 7.0)) * np.where(wm > 0.5, 1.0, 0.8)
     niche = np.minimum(np.exp(1.2 * random_field(rng, grid, 5.0) - 0.7), 15)
-    medium = Medium(tissue, hops, proliferation.astype(np.float32), niche.astype(np.float32), grid)
+    supply = np.exp(0.10 * random_field(rng, grid, 6.0))
+    proliferation, niche, supply = (a.astype(np.float32) for a in (proliferation, niche, supply))
+    medium = Medium(tissue, hops, proliferation, niche, supply, grid)
     rates = Rates(
         mobility=float(rng.uniform(0.3, 0.9)),
         leave=float(np.exp(rng.uniform(np.log(0.002), np.log(0.008)))),
@@ -285,9 +301,9 @@ def _draw_course(
     # Single cells that went far along the tracts found colonies too small to be seen.
     satellites = int(rng.poisson(1.6))
     extra = np.zeros_like(start)
+    away = ndimage.distance_transform_edt(cells.core < VISIBLE_CORE, sampling=grid.spacing)
+    weight = (cells.migrating.clip(0, None) ** 0.3) * (away > 10) * (away < 60) * tissue
     for _ in range(satellites):
-        away = ndimage.distance_transform_edt(cells.core < VISIBLE_CORE, sampling=grid.spacing)
-        weight = (cells.migrating.clip(0, None) ** 0.3) * (away > 10) * (away < 60) * tissue
         centre = _pick(rng, weight.astype(np.float32), grid)
         if centre is not None:
             extra += _spot(grid, centre, 1.8, float(np.exp(rng.uniform(np.log(0.002), np.log(0.03)))))
@@ -298,36 +314,37 @@ def _draw_course(
     )
     before, late = grow(seeded, medium, rates, tumor_ml, VISIBLE_CORE, 500)
 
-    water_before = edema(before.proliferating, medium)
     ratio = float(np.exp(rng.normal(np.log(1.9), 0.45)))
-    level_before = _edema_level(water_before, before, ratio, grid)
+    water = edema(before.proliferating, medium)
+    water /= np.float32(_edema_level(water, before.core > VISIBLE_CORE, ratio))
 
     # Resection: most of the core, its bed uneven; sometimes the surgeon must leave a part.
     complete = bool(rng.random() < 0.65)
-    shape = ndimage.gaussian_filter(np.clip(before.core / VISIBLE_CORE, 0, 1.5), 1.0)
-    uneven = random_field(rng, grid, 5.0)
-    cavity = shape - 0.62 - (0.12 if complete else 0.30) * np.maximum(uneven, -0.5)
-    away = np.sqrt(sum((points[a] - np.float32(seed[a])) ** 2 for a in range(3)))
-    cavity = np.where(before.core > 0.5 * VISIBLE_CORE, cavity, np.minimum(cavity, shape - 0.8)).astype(
-        np.float32
-    )
-    cavity = _largest(cavity)
+    solid: Volume = ndimage.gaussian_filter(np.clip(before.core / VISIBLE_CORE, 0, 1.5), 1.0)
+    bed_shape = np.maximum(random_field(rng, grid, 5.0), -0.8)
+    cavity = _largest(solid - np.float32(0.78) - np.float32(0.08 if complete else 0.30) * bed_shape)
 
-    # Treatment kills most of what is left, unevenly: what survives decides where the tumour comes back.
-    clones = random_field(rng, grid, 7.0)
+    # Treatment kills most of what is left, most of all in the irradiated volume, and unevenly: what survives
+    # decides where the tumour comes back.
+    away = ndimage.distance_transform_edt(before.core < VISIBLE_CORE, sampling=grid.spacing)
+    dose = 1 / (1 + np.exp((away - 20) / 3))
+    kill = float(rng.uniform(1.5, 8.0))
     spread = float(rng.uniform(1.2, 2.4))
-    survival = np.minimum(np.exp(-3.5 + spread * clones - 0.5 * spread), 1).astype(np.float32)
+    log_survival = -1 - kill * dose + spread * random_field(rng, grid, 9.0) - 0.5 * spread
+    survival = np.exp(np.minimum(log_survival, 0)).astype(np.float32)
     kept, bed = resect(before, cavity > 0, medium, survival)
     again = random_field(rng, grid, 8.0)
-    bed = Medium(
-        bed.tissue, bed.hops, (proliferation * np.exp(0.3 * again)).astype(np.float32), bed.niche, grid
-    )
+    bed = replace(bed, proliferation=(proliferation * np.exp(0.3 * again)).astype(np.float32))
     after, regrown = grow(kept, bed, rates, recurrence_ml, VISIBLE_RECURRENCE, 900, core=False, min_days=20)
-    water_after = edema(after.proliferating, bed)
     ratio_after = float(np.exp(rng.normal(np.log(2.2), 0.4)))
-    level_after = _edema_level(water_after, after, ratio_after, grid)
+    water_after = edema(after.proliferating, bed)
+    water_after /= np.float32(_edema_level(water_after, after.core > VISIBLE_RECURRENCE, ratio_after))
     course = _Course(
-        grid, medium, before, water_before, level_before, cavity, after, water_after, level_after
+        grid,
+        random_field(rng, grid, 2.5),
+        random_field(rng, grid, 5.0),
+        _Stage(before, water, np.full_like(cavity, -1), VISIBLE_CORE),
+        _Stage(after, water_after, cavity, VISIBLE_RECURRENCE),
     )
     drawn: dict[str, Any] = {
         "foci": foci,
@@ -340,16 +357,16 @@ def _draw_course(
         "mobility_mm2_per_day": rates.mobility,
         "seed_mm": [round(float(v), 1) for v in seed],
         "clonal_spread": spread,
+        "radiation_log_kill": kill,
     }
     return course, drawn
 
 
-def _edema_level(water: Volume, cells: Cells, ratio: float, grid: Grid) -> float:
+def _edema_level(water: Volume, core: NDArray[np.bool_], ratio: float) -> float:
     """Return the level of water above which edema has ``ratio`` times the volume of the core around it."""
-    core = cells.core > VISIBLE_CORE
-    wanted = int(ratio * max(np.count_nonzero(core), 1))
+    wanted = int(ratio * max(int(np.count_nonzero(core)), 1))
     outside = np.sort(water[~core & (water > 1e-4)])
-    return float(outside[-min(wanted, len(outside))]) if len(outside) else 1.0
+    return float(outside[-min(max(wanted, 1), len(outside))]) if len(outside) else 1.0
 
 
 def _largest(score: Volume) -> Volume:
@@ -386,24 +403,22 @@ class _View:
     density: Volume
 
 
-def _view(anatomy: _Anatomy, course: _Course, points: Vectors, followup: bool) -> _View:
+def _view(anatomy: _Anatomy, course: _Course, stage: _Stage, points: Vectors) -> _View:
     """Look at the individual at points at rest (mm): tissue, labels and partial volumes."""
     wm, gm, csf, brain, detail = anatomy.tissue(points)
-    cells = course.after if followup else course.before
 
     def at(volume: Volume) -> Volume:
         return sample(volume, course.grid, points)
 
+    cells = stage.cells
     p, m, n = (np.clip(at(v), 0, 1) for v in (cells.proliferating, cells.migrating, cells.necrotic))
-    water = at(course.edema_after if followup else course.edema_before)
-    level = course.edema_level_after if followup else course.edema_level_before
-    visible = VISIBLE_RECURRENCE if followup else VISIBLE_CORE
-    core = p + n - np.float32(visible)
-    dead = n - p
-    wet = water / np.float32(level) - 1
+    rough = np.exp(np.float32(0.15) * at(course.rough))
+    core = (p + n) * rough - np.float32(stage.visible)
+    dead = n - p * np.exp(np.float32(0.5) * at(course.uneven))
+    wet = at(stage.water) * rough - 1
     # Edema spares the cortex: grey matter swells less than white.
     wet = np.where(wm + 0.6 * gm > 0.45, wet, np.minimum(wet, -0.01)).astype(np.float32)
-    hole = at(course.cavity) if followup else np.full_like(core, -1)
+    hole = at(stage.cavity)
     fluid = csf > 0.6
     labels = np.zeros(core.shape, np.uint8)
     labels[(wet > 0) & ~fluid] = Tumor.EDEMA
@@ -415,7 +430,13 @@ def _view(anatomy: _Anatomy, course: _Course, points: Vectors, followup: bool) -
     v_hole = _soft(hole, 0.15)
     v_core = _soft(core, 0.08) * (1 - v_hole)
     v_dead = _soft(dead, 0.15) * v_core
-    v_wet = _soft(wet, 0.25) * (1 - v_hole) * (1 - v_core) * (1 - csf)
+    v_wet = (
+        _soft(wet, 0.25)
+        * np.minimum(0.7 + 0.15 * np.maximum(wet, 0), 1)
+        * (1 - v_hole)
+        * (1 - v_core)
+        * (1 - csf)
+    )
     return _View(
         wm,
         gm,
@@ -533,7 +554,7 @@ def _simulate(simulator: Simulator, seed: int, number: int, adc: bool) -> Simula
     rng = _stream(seed, number, 0)
     cohort = cohort_of(number)
     tumor_ml = float(np.clip(cohort.tumor_ml * np.exp(0.65 * rng.standard_normal()), 3, 110))
-    recurrence_ml = float(np.clip(cohort.recurrence_ml * np.exp(0.85 * rng.standard_normal()), 0.4, 60))
+    recurrence_ml = float(np.clip(cohort.recurrence_ml * np.exp(0.85 * rng.standard_normal()), 0.4, 45))
     days = int(np.clip(np.rint(np.exp(rng.normal(np.log(270), 0.5))), 90, 1200))
     swelling = float(rng.uniform(0.15, 0.5))
     relax = float(rng.uniform(0.05, 0.3))
@@ -560,18 +581,17 @@ def _simulate(simulator: Simulator, seed: int, number: int, adc: bool) -> Simula
         smooth = ndimage.gaussian_filter(volume, 1.0)
         return sample(smooth, course.grid, rest)
 
-    def balanced(source: Volume) -> Vectors:
+    def balanced(source: NDArray[np.floating[Any]]) -> Vectors:
         # What the tumour gains the fluid spaces lose, down to a floor.
         loss = float(source.sum()) / max(float(csf.sum()), 1.0)
         return expansion_velocity((source - min(loss, 0.5) * csf).astype(np.float32), brain, coarse)
 
-    wet_before = np.clip(coarse_at(course.edema_before) / course.edema_level_before, 0, 1)
-    wet_after = np.clip(coarse_at(course.edema_after) / course.edema_level_after, 0, 1)
-    hole = coarse_at((course.cavity > 0).astype(np.float32))
-    push_before = balanced(swelling * (coarse_at(course.before.core) + 0.25 * wet_before))
+    wet_before, wet_after = (np.clip(coarse_at(e.water), 0, 1) for e in (course.before, course.after))
+    core_before, core_after = (coarse_at(e.cells.core) for e in (course.before, course.after))
+    hole = coarse_at((course.after.cavity > 0).astype(np.float32))
+    push_before = balanced(swelling * (core_before + 0.25 * wet_before))
     push_after = balanced(
-        swelling * (0.6 * coarse_at(course.after.core) + 0.15 * wet_after + relax * wet_before)
-        - collapse * hole
+        swelling * (0.6 * core_after + 0.15 * wet_after + relax * wet_before) - collapse * hole
     )
     rest_from_preop = exponential(-push_before, coarse)
     followup_from_rest, rest_from_followup = exponential(push_after, coarse), exponential(-push_after, coarse)
@@ -581,7 +601,7 @@ def _simulate(simulator: Simulator, seed: int, number: int, adc: bool) -> Simula
     grid, cut = exam_grid.box(_spread(simulator.small.brain_mask, coarse, exam_grid), 12.0)
     points = grid.points()
     at_rest = points + sample_vectors(rest_from_preop, coarse, points)
-    view = _view(anatomy, course, at_rest, followup=False)
+    view = _view(anatomy, course, course.before, at_rest)
     images, drawn_preop = _expose(_stream(seed, number, 3), view, grid, adc)
 
     def full(array: NDArray[Any]) -> NDArray[Any]:
@@ -598,7 +618,7 @@ def _simulate(simulator: Simulator, seed: int, number: int, adc: bool) -> Simula
         {"wm": full(view.wm), "gm": full(view.gm), "csf": full(view.csf)},
     )
     # The follow-up's labels seen from the pre-operative exam: same tissue, other time.
-    later = _view(anatomy, course, at_rest, followup=True)
+    later = _view(anatomy, course, course.after, at_rest)
     registered = full(_remove_specks(later.labels, 0.05, grid.voxel_ml))
 
     # The follow-up in its own head position.
@@ -611,8 +631,8 @@ def _simulate(simulator: Simulator, seed: int, number: int, adc: bool) -> Simula
     low = np.floor(inside.min(axis=1)) - 14
     size = np.ceil((inside.max(axis=1) + 14 - low) / spacing).astype(int).tolist()
     followup_grid = Grid((size[0], size[1], size[2]), spacing, (float(low[0]), float(low[1]), float(low[2])))
-    still = transform(np.linalg.inv(motion), followup_grid.points())
-    seen = _view(anatomy, course, still + sample_vectors(rest_from_followup, coarse, still), followup=True)
+    still = transform(np.linalg.inv(motion).astype(np.float64), followup_grid.points())
+    seen = _view(anatomy, course, course.after, still + sample_vectors(rest_from_followup, coarse, still))
     images, drawn_followup = _expose(_stream(seed, number, 5), seen, followup_grid, adc)
     followup = SimulatedExam(
         followup_grid.affine,
