@@ -15,9 +15,6 @@ from predictgbm.images import Image, ImageError
 #: A brain that shares less than this with the atlas brain (Dice) does not lie in atlas space.
 MINIMUM_ATLAS_DICE = 0.7
 
-#: How far an adult brain may differ from the atlas's in length, width or height.
-SCALE_LIMITS = (0.85, 1.15)
-
 #: Depth of the atlas's rim, mostly cortex and cerebrospinal fluid, that stands in for brain beyond the atlas.
 RIM_MM = 5.0
 
@@ -51,49 +48,13 @@ def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     return 2.0 * np.count_nonzero(a & b) / total if total else float("nan")
 
 
-def fit_box(
-    mask: NDArray[np.bool_],
-    affine: NDArray[np.float64],
-    target: NDArray[np.bool_],
-    target_affine: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Return the shift and scale per axis that give ``mask`` the mean and standard deviation of ``target``.
-
-    Parameters
-    ----------
-    mask, target
-        Masks of any shape, not empty.
-    affine, target_affine
-        Their voxel-to-world affines, in mm.
-
-    Returns
-    -------
-    array of shape (4, 4)
-        Maps a point of the mask's world to the target's, in mm. Scales are within :data:`SCALE_LIMITS`.
-    """
-    moments = []
-    for voxels, to_world in ((mask, affine), (target, target_affine)):
-        indices = np.argwhere(voxels).astype(np.float64)
-        centre = indices.mean(axis=0)
-        indices -= centre
-        rotation = to_world[:3, :3]
-        covariance = rotation @ (indices.T @ indices / len(indices)) @ rotation.T
-        moments.append((rotation @ centre + to_world[:3, 3], np.sqrt(np.diag(covariance))))
-    (mean, spread), (target_mean, target_spread) = moments
-    scale = np.clip(target_spread / spread, *SCALE_LIMITS)
-    result = np.diag([*scale, 1.0])
-    result[:3, 3] = target_mean - scale * mean
-    return result
-
-
 def tissue_prior(
     atlas: Atlas, reference: Image, brain_mask: NDArray[np.bool_], t1: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], dict[str, Any]]:
     """Return the atlas's tissue maps for an exam in atlas space, summing to 1 in the exam's brain.
 
-    An exam registered rigidly keeps the size of its own brain, so the maps are shifted and scaled along the
-    axes until the atlas's brain is as large as the exam's (:func:`fit_box`). Brain that the atlas still does
-    not reach gets the mean composition of the atlas's outermost :data:`RIM_MM`.
+    The maps lie where the atlas has them: the exam is in atlas space, and nothing is fitted to it. Brain that
+    the atlas does not reach gets the mean composition of the atlas's outermost :data:`RIM_MM`.
 
     Parameters
     ----------
@@ -107,28 +68,28 @@ def tissue_prior(
     Returns
     -------
     wm, gm, csf : float32 arrays, 0 to 1, 0 outside the brain
-    facts : Dice of the exam's brain with the atlas's before and after the fit, and the scale along x, y and z
+    facts : Dice of the exam's brain with the atlas's
 
     Raises
     ------
     ImageError
-        If the brains overlap by less than :data:`MINIMUM_ATLAS_DICE` before the fit.
+        If the brains overlap by less than :data:`MINIMUM_ATLAS_DICE`.
     """
 
-    def place(array: NDArray[Any], fit: NDArray[np.float64]) -> NDArray[np.float32]:
-        return resample(array.astype(np.float32), atlas.affine, reference.shape, fit @ reference.affine)
+    def place(array: NDArray[Any]) -> NDArray[np.float32]:
+        return resample(array.astype(np.float32), atlas.affine, reference.shape, reference.affine)
 
-    before = dice(brain_mask, place(atlas.brain_mask, np.eye(4)) >= 0.5)
-    if not before >= MINIMUM_ATLAS_DICE:
+    total = place(atlas.brain_mask)
+    covered = total >= 0.5
+    overlap = dice(brain_mask, covered)
+    if not overlap >= MINIMUM_ATLAS_DICE:
         raise ImageError(
             f"{reference.name}: exam is not in SRI24 space, its brain overlaps the atlas brain by "
-            f"{before:.0%} (Dice), at least {MINIMUM_ATLAS_DICE:.0%} expected; register it to SRI24 and "
+            f"{overlap:.0%} (Dice), at least {MINIMUM_ATLAS_DICE:.0%} expected; register it to SRI24 and "
             "remove the skull, or, if its background is not 0, give a brain mask"
         )
-    fit = fit_box(brain_mask, reference.affine, atlas.brain_mask, atlas.affine)
-    total, wm, gm = (place(array, fit) for array in (atlas.brain_mask, atlas.wm, atlas.gm))
+    wm, gm = place(atlas.wm), place(atlas.gm)
     csf = total - wm - gm  # the three sum to 1 in the atlas's brain
-    covered = total >= 0.5
     unknown = brain_mask & (total < MINIMUM_TISSUE)
     if unknown.any():
         depth = edt.edt(covered, anisotropy=reference.spacing)
@@ -136,9 +97,4 @@ def tissue_prior(
         for array in (wm, gm, csf):
             array[unknown] = array[rim].sum() / total[rim].sum()
     wm, gm, csf = normalise_tissue(t1, wm, gm, csf, brain_mask)
-    facts = {
-        "atlas_dice": before,
-        "atlas_dice_fitted": dice(brain_mask, covered),
-        "atlas_scale": (1 / np.diag(fit)[:3]).tolist(),
-    }
-    return wm, gm, csf, facts
+    return wm, gm, csf, {"atlas_dice": overlap}

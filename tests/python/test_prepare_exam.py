@@ -33,7 +33,7 @@ from small_exam import (
 )
 
 from predictgbm.exam import Exam
-from predictgbm.preprocessing import derive_brain_mask, dice, fit_box
+from predictgbm.preprocessing import derive_brain_mask, dice
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VOXEL_ML = 0.216
@@ -191,27 +191,6 @@ def test_atlas_maps_are_matched_by_position(
             assert error < 1e-6
 
 
-def test_atlas_is_fitted_to_a_brain_of_another_size(tmp_path: Path, atlas: Path) -> None:
-    scale, shift = np.array([1.06, 0.93, 1.04]), np.array([2.0, -5.0, 3.0])
-    to_atlas = np.diag([*(1 / scale), 1])
-    to_atlas[:3, 3] = -shift / scale
-    own = to_atlas @ AFFINE  # seen through it, this brain is the atlas's
-    images = arrays()
-    brain = radius(SHAPE, own) < 1
-    for column in ("t1", "t1c", "t2", "flair"):
-        images[column] = np.where(brain, 100 + images[column], 0).astype(np.float32)
-    files = write_exam(tmp_path, images)
-    assert prepare(tmp_path, row(files), files, atlas) == 0
-    told = facts(tmp_path)
-    assert told["atlas_scale"] == pytest.approx(scale, abs=0.01)
-    assert told["atlas_dice_fitted"] > 0.98 > 0.95 > told["atlas_dice"]
-    exam = Exam(tmp_path / "exam")
-    inside = radius(SHAPE, own) < 0.93
-    for name, truth in tissue(SHAPE, own).items():
-        error = np.abs(exam.array(name) - truth)[inside].mean()
-        assert error < 0.5 * np.abs(tissue()[name] - truth)[inside].mean()
-
-
 def test_brain_beyond_the_atlas_gets_the_composition_of_its_rim(tmp_path: Path, atlas: Path) -> None:
     bump = np.linalg.norm(world() - (0, -78, 0), axis=-1) < 20
     images = arrays()
@@ -224,22 +203,6 @@ def test_brain_beyond_the_atlas_gets_the_composition_of_its_rim(tmp_path: Path, 
     # The outermost shell of this atlas is CSF alone.
     np.testing.assert_allclose(exam.array("csf")[far], 1, atol=0.05)
     np.testing.assert_allclose((exam.array("wm") + exam.array("gm") + exam.array("csf"))[far], 1, atol=1e-5)
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    scale=st.tuples(*[st.floats(0.87, 1.13)] * 3),
-    shift=st.tuples(*[st.floats(-40, 40)] * 3),
-    flips=st.tuples(*[st.sampled_from([-1, 1])] * 3),
-)
-def test_fit_finds_shift_and_scale_whatever_the_voxel_order(scale: Any, shift: Any, flips: Any) -> None:
-    mask = radius() < 1
-    truth = np.diag([*scale, 1.0])
-    truth[:3, 3] = shift
-    turned = mask[:: flips[0], :: flips[1], :: flips[2]]
-    turn = np.diag([*flips, 1.0])
-    turn[:3, 3] = [(n - 1) if f < 0 else 0 for n, f in zip(SHAPE, flips, strict=True)]
-    np.testing.assert_allclose(fit_box(mask, AFFINE, turned, truth @ AFFINE @ turn), truth, atol=1e-9)
 
 
 def test_exam_of_another_space_is_refused_in_plain_words(tmp_path: Path, atlas: Path) -> None:
