@@ -27,7 +27,7 @@ workflow PREDICTGBM {
         .map { options -> tuple(options.sheet, [:]) }
         .mix(SIMULATE_COHORT.out.sheet)
 
-    VALIDATE_COHORT(ch_sheet)
+    VALIDATE_COHORT(ch_sheet, ch_options)
 
     PREPARE_EXAM(VALIDATE_COHORT.out.preoperative, ch_atlas)
 

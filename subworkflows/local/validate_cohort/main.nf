@@ -40,6 +40,17 @@ def stagedRow(Map row, Map located) {
     ]
 }
 
+// A fault for every score map of the sheet that is called like a model of this run.
+def ambiguousScores(Map cohort, List models) {
+    return (cohort.models_scores ?: []).findAll { name -> name in models }.collect { name ->
+        [
+            line: 1, column: "score_${name}".toString(), patient: null,
+            what: "a model of this run is called '${name}', too",
+            expected: 'another name, or leave that model out by --models',
+        ]
+    }
+}
+
 def faultText(sheet, List faults) {
     def lines = faults
         .sort { a, b -> (a.line ?: 0) <=> (b.line ?: 0) ?: "${a.column}" <=> "${b.column}" }
@@ -66,19 +77,21 @@ def refusedPatients(sheet, Map cohort, List faults) {
 workflow VALIDATE_COHORT {
     take:
     ch_sheet // [samplesheet, [patient: base folder of its files]]
+    ch_options // value: options with the list of models
 
     main:
     COHORT_VALIDATE(ch_sheet.map { sheet, _bases -> sheet }, file("${projectDir}/assets/schema_input.json"))
 
     ch_cohort = ch_sheet
         .combine(COHORT_VALIDATE.out.cohort)
-        .map { sheet, bases, json ->
+        .combine(ch_options)
+        .map { sheet, bases, json, options ->
             def cohort = readDocument(json)
             def located = cohort.rows.collectEntries { row ->
                 def named = row.files + row.scores.collectEntries { name, path -> [("score_${name}".toString()): path] }
                 [(row.meta.id): named.collectEntries { column, name -> [(column): locate(name, row.meta.patient, sheet, bases)] }]
             }
-            def missing = cohort.rows.collectMany { row -> missingFiles(row, located[row.meta.id]) }
+            def missing = cohort.rows.collectMany { row -> missingFiles(row, located[row.meta.id]) } + ambiguousScores(cohort, options.models*.name)
             tuple(sheet, cohort, located, missing)
         }
 
