@@ -196,7 +196,11 @@ class TestContent:
         row = row_of(tables["comparisons"], model="loti", dataset="pooled", definition="enhancing")
         assert row["p_pratt"] == pytest.approx(signed_rank_p(gain), rel=1e-9)
         assert (row["n"], row["n_zero"]) == (30, int((gain == 0).sum()))
+        walsh = [(a + b) / 2 for i, a in enumerate(gain) for b in gain[i:]]
+        assert row["shift"] == pytest.approx(np.median(walsh)) != 0
         assert row["shift_low"] <= row["shift"] <= row["shift_high"]
+        better, worse = (signed.sum() for signed in (gain[gain > 0], gain[gain < 0]))
+        assert np.sign(row["rank_biserial"]) == np.sign(better + worse)
         assert "soc" not in set(tables["comparisons"]["model"])
 
     def test_family_is_what_was_declared(self):
