@@ -39,9 +39,7 @@ def fetch(context: MavenContext, coordinate: str, sha256: str, folder: Path) -> 
                 shutil.move(path, folder / path.name)
                 return str(path.name)
             fault = f"its SHA-256 is {found}, expected {sha256}"
-        except (
-            Exception
-        ) as error:  # whatever the network or the repository did, another attempt may do better
+        except Exception as error:  # whatever the network did, another attempt may do better
             fault = error
         if path is not None:
             path.unlink(missing_ok=True)
