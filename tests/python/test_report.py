@@ -23,7 +23,7 @@ from PIL import Image
 
 from predictgbm.report import figures, gallery
 from predictgbm.report.formatting import duration, memory, number, p_value, table
-from predictgbm.report.methods import Reference, References, methods_text
+from predictgbm.report.methods import Reference, References, methods_text, verdict
 from predictgbm.report.results import REFERENCE_COLOR, Results, parse_bytes, parse_seconds, read_trace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -424,6 +424,20 @@ def test_methods_text_cites_each_work_once_and_in_order(run: Path) -> None:
     assert "margin of 15 mm" in html
     assert "10,000 draws, seed 0" in html
     assert "Of 8 patients, 6 could be evaluated and 2 were left out" in html
+
+
+def test_verdict_follows_the_adjusted_p_values(tmp_path: Path) -> None:
+    results = Results(write_run(tmp_path / "run", n=6, pictures=False))
+    assert verdict(results).startswith("Fisher-KPP (+")  # the only adjusted p below 0.05 of the input
+    assert "more of the recurrence" in verdict(results)
+    for row in results.tables["comparisons"]:
+        row["p_adjusted"] = 0.5
+    results.__dict__.pop("headline")
+    assert verdict(results).startswith("No model differed")
+    for row in results.tables["comparisons"]:
+        row["p_adjusted"] = None
+    results.__dict__.pop("headline")
+    assert verdict(results).startswith("There are too few patients")
 
 
 def test_references_of_one_doi_share_a_number() -> None:

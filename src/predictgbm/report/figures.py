@@ -60,7 +60,7 @@ def text(
     )
 
 
-def short(title: str, width: int = 25) -> str:
+def short(title: str, width: int = 22) -> str:
     """Cut a title that would not fit its place."""
     return title if len(title) <= width else f"{title[: width - 1].rstrip()}…"
 

@@ -18,7 +18,14 @@ DEFINITIONS = {
 }
 
 #: Packages named in the methods text where the run used them.
-NAMED_SOFTWARE = ("predictgbm", "python", "numpy", "numba", "scipy", "nibabel")
+NAMED_SOFTWARE = {
+    "predictgbm": "predictgbm",
+    "python": "Python",
+    "numpy": "NumPy",
+    "numba": "Numba",
+    "scipy": "SciPy",
+    "nibabel": "NiBabel",
+}
 
 
 @dataclass(frozen=True)
@@ -105,21 +112,19 @@ class References:
 def verdict(results: Results) -> str:
     """Say in a sentence which models cover more or less than the standard plan, by the adjusted p-value."""
     groups: dict[str, list[str]] = {"more": [], "less": []}
-    others = 0
-    for row in results.headline:
-        if row["model"] == REFERENCE or row.get("shift") is None:
-            continue
-        others += 1
-        p = row.get("p_adjusted")
-        if p is not None and p < 0.05 and row["shift"] != 0:
+    compared = [row for row in results.headline if row["model"] != REFERENCE and row.get("shift") is not None]
+    tested = [row for row in compared if row.get("p_adjusted") is not None]
+    for row in tested:
+        p = row["p_adjusted"]
+        if p < 0.05 and row["shift"] != 0:
             limits = interval(row.get("shift_low"), row.get("shift_high"), sign=True)
             entry = (
                 f"{results.styles[row['model']].title} ({number(row['shift'], 1, 100, sign=True)} points"
                 f"{f', 95 % CI {limits}' if limits else ''}, adjusted p = {p_value(p)})"
             )
             groups["more" if row["shift"] > 0 else "less"].append(entry)
-    if not others:
-        return ""
+    if not tested:
+        return "There are too few patients for a test against the standard plan." if compared else ""
     said = [
         f"{_listed(names)} covered {way} of the recurrence than the standard plan."
         for way, names in groups.items()
@@ -175,6 +180,7 @@ def methods_text(results: Results) -> Html:
             n_patients=len(cohort),
             n_evaluated=len(evaluated),
             n_excluded=len(excluded),
+            n_predicted=len(cohort) - len(evaluated) - len(excluded),
             exclusions=", ".join(f"{n} × {readable(reason)}" for reason, n in sorted(reasons.items())),
             cohorts=sorted({row["cohort"] for row in cohort if row.get("cohort")}),
             median_core=middle("tumor_core_ml"),
@@ -187,7 +193,7 @@ def methods_text(results: Results) -> Html:
             draws=f"{results.statistics['n_bootstrap']:,}" if results.statistics.get("n_bootstrap") else "",
             seed=results.statistics.get("seed"),
             result=result,
-            software=[f"{name} {newest[name]}" for name in NAMED_SOFTWARE if name in newest],
+            software=[f"{title} {newest[name]}" for name, title in NAMED_SOFTWARE.items() if name in newest],
             p=results.parameters,
         )
     )

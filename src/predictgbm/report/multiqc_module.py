@@ -141,7 +141,7 @@ class MultiqcModule(BaseMultiqcModule):
         )
         how = (
             "Each line shows what share of the recurrence a model would cover if all plans were made smaller "
-            "or larger; higher is better, and the dashed line at 100 % is the volume of the standard plan."
+            "or larger; higher is better, and the upright line at 100 % is the volume of the standard plan."
         )
         self.section("Coverage at other plan volumes", "curve", (how, volume_table(results)), plot)
 
@@ -158,6 +158,7 @@ def introduction(results: Results) -> Html:
         )
     patients = results.tables["cohort"]
     evaluated = sum(row["status"] == "evaluated" for row in patients)
+    kept = sum(row["status"] != "excluded" for row in patients)
     names = count(len(results.models), "model")
     if results.tables["metrics"]:
         parts.append(
@@ -168,8 +169,8 @@ def introduction(results: Results) -> Html:
             parts.append(f"<b>{escape(verdict)}</b>")
     else:
         parts.append(
-            f"Maps and plans of {names} for {count(len(patients), 'patient')} without follow-up; there is "
-            "nothing to score."
+            f"Maps and plans of {names} for {count(kept, 'patient')} without follow-up; there is nothing to "
+            "score."
         )
     return Html(" ".join(parts))
 
@@ -232,7 +233,7 @@ def headline(results: Results) -> tuple[str, str] | None:
         "than the uniform margin."
     )
     notes = []
-    tested = max((int(row["n"]) for row in rows if row["model"] != REFERENCE), default=0)
+    tested = max((int(row["n"]) for row in rows if row.get("p_adjusted") is not None), default=0)
     if 0 < tested < 10:
         notes.append(
             f"With {tested} patients the smallest p this test can give, before adjustment, is "
@@ -258,7 +259,8 @@ def headline(results: Results) -> tuple[str, str] | None:
             f"Above the baseline “{escape(results.styles['distance'].title)}” on average: "
             f"{', '.join(ahead) or 'no model'}."
         )
-    note = f'<p class="gbm-note">{" ".join(notes)}</p>' if notes else ""
+    remarks = " ".join(escape(str(remark)) for remark in results.statistics.get("notes") or [])
+    note = "".join(f'<p class="gbm-note">{text}</p>' for text in (" ".join(notes), remarks) if text)
     return how, table(head, body, (0,), reference) + note + more_results(results)
 
 
@@ -421,20 +423,27 @@ def cohort(results: Results) -> tuple[str, str] | None:
             for name, group in groups
         ],
     )
+    texts = [("tissue", "Tissue maps"), ("reason", "Reason")]
+    texts = [(key, title) for key, title in texts if any(row.get(key) for row in rows)]
     body = [
         [
             viewer_link(row["patient"]) if row["status"] != "excluded" else row["patient"],
             row["cohort"],
             row["status"],
             *(number(row.get(key), decimals) for key, _, decimals in columns),
-            row.get("tissue"),
-            row.get("reason"),
+            *(row.get(key) for key, _ in texts),
         ]
         for row in rows
     ]
-    head = ["Patient", "Cohort", "Status", *(title for _, title, _ in columns), "Tissue maps", "Reason"]
-    last = len(head) - 1
-    patients = table(head, body, (0, 1, 2, last - 1, last), sortable=True)
+    head = [
+        "Patient",
+        "Cohort",
+        "Status",
+        *(title for _, title, _ in columns),
+        *(title for _, title in texts),
+    ]
+    left = [0, 1, 2, *range(len(head) - len(texts), len(head))]
+    patients = table(head, body, left, sortable=True)
     how = (
         "The boxes count the patients that passed each step; the table gives median (range) per cohort, "
         "where the distance is that from the tumour's to the recurrence's centre of mass."
@@ -442,8 +451,10 @@ def cohort(results: Results) -> tuple[str, str] | None:
         else "The boxes count the patients that passed each step; the table gives median (range) per cohort."
     )
     shown = f'<div class="gbm-patients">{patients}</div>'
-    everyone = shown if len(rows) <= 12 else details(f"All {len(rows)} patients", shown)
-    return how, downloadable(flow(results), "patient_flow") + overview + everyone
+    everyone = (
+        f"<h4>By patient</h4>{shown}" if len(rows) <= 12 else details(f"All {len(rows)} patients", shown)
+    )
+    return how, f"{downloadable(flow(results), 'patient_flow')}<h4>By cohort</h4>{overview}{everyone}"
 
 
 def downloadable(svg: str, name: str) -> str:
@@ -455,10 +466,15 @@ def downloadable(svg: str, name: str) -> str:
     )
 
 
+def ranked(results: Results) -> list[str]:
+    """Return all models, best mean first."""
+    best = [row["model"] for row in results.headline]
+    return [*best, *(name for name in results.models if name not in best)]
+
+
 def others(results: Results) -> list[str]:
     """Return the models beside the reference, best mean first."""
-    ranked = [row["model"] for row in results.headline]
-    return [name for name in [*ranked, *(m for m in results.models if m not in ranked)] if name != REFERENCE]
+    return [name for name in ranked(results) if name != REFERENCE]
 
 
 def paired(results: Results) -> tuple[str, str] | None:
@@ -498,7 +514,7 @@ def mean_curves(results: Results) -> dict[str, dict[float, float]]:
 def volume_table(results: Results) -> str:
     """Return how much of the standard plan's volume each model needs for the standard plan's coverage."""
     rows = []
-    for name in others(results):
+    for name in ranked(results):
         shares = [
             100 * row["volume_at_soc_coverage_ml"] / row["plan_ml"]
             for row in results.tables["metrics"]
@@ -652,22 +668,25 @@ def pictures(results: Results) -> tuple[str, str] | None:
     shots = results.pictures
     if not shots and not kept:
         return None
+    captions = {shot.caption for shot in shots}
+    shared = captions.pop() if len(captions) == 1 else ""
     cards = []
-    for picture, uri in zip(shots, gallery.embed([shot.path for shot in shots]), strict=True):
-        label = escape(picture.path.name.removesuffix("_desc-qc.png"))
+    for shot, uri in zip(shots, gallery.embed([shot.path for shot in shots]), strict=True):
+        label = escape(shot.path.name.removesuffix("_desc-qc.png"))
         image = '<p class="gbm-note">Left out to keep this page small; see the published files.</p>'
         if uri:
             image = f'<img src="{uri}" alt="{label}" loading="lazy" decoding="async">'
-        link = viewer_link(picture.patient, "open in the viewer")
+        own = "" if shared else f"<br>{escape(shot.caption)}"
+        link = viewer_link(shot.patient, "open in the viewer")
         cards.append(
-            f'<figure class="gbm-card">{image}'
-            f"<figcaption><b>{label}</b> {link}<br>{escape(picture.caption)}</figcaption></figure>"
+            f'<figure class="gbm-card">{image}<figcaption><b>{label}</b> {link}{own}</figcaption></figure>'
         )
-    content = f'<div class="gbm-gallery">{"".join(cards)}</div>' if cards else ""
-    shown = {picture.patient for picture in shots}
+    content = f'<p class="gbm-caption">{escape(shared)}</p>' if shared else ""
+    content += f'<div class="gbm-gallery">{"".join(cards)}</div>' if cards else ""
+    shown = {shot.patient for shot in shots}
     rest = [viewer_link(patient) for patient in kept if subject(patient) not in shown]
     if rest:
-        content += f'<p class="gbm-note">Viewer pages of further patients: {", ".join(rest)}.</p>'
+        content += f'<p class="gbm-note">Viewer pages without a picture here: {", ".join(rest)}.</p>'
     how = (
         "Look at every patient before you trust a number: labels should follow the tumour, plans should stay "
         "inside the brain; click a picture to enlarge it, or open the patient's viewer page to move through "
