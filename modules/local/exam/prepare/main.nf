@@ -27,6 +27,8 @@ process EXAM_PREPARE {
     stub:
     """
     mkdir -p exam/${meta.id}
-    touch exam/${meta.id}/exam.json versions.yml
+    echo '{"patient": "${meta.patient}", "session": "${meta.session}", "tumor_core_ml": 1, "tumor_whole_ml": 1, "tissue": "given"}' > ${meta.id}_exam.json
+    cp ${meta.id}_exam.json exam/${meta.id}/exam.json
+    touch versions.yml
     """
 }

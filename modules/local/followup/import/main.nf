@@ -25,6 +25,7 @@ process FOLLOWUP_IMPORT {
 
     stub:
     """
-    touch ${meta.id}_space-SRI24_desc-registered_dseg.nii.gz ${meta.id}_followup.json versions.yml
+    echo '{"patient": "${meta.patient}", "session": "${meta.session}", "recurrence_enhancing_ml": 1, "recurrence_core_ml": 1, "recurrence_all_ml": 1}' > ${meta.id}_followup.json
+    touch ${meta.id}_space-SRI24_desc-registered_dseg.nii.gz versions.yml
     """
 }

@@ -21,8 +21,10 @@ process FOLLOWUP_SELECT {
     """
 
     stub:
+    def args = task.ext.args ?: ''
     """
-    echo '{"patients": [], "flow": []}' > selection.json
+    mkdir -p followups exams failures
+    select_followups.py --cohort ${cohort} --summaries followups --exams exams --failures failures --out selection.json ${args}
     touch versions.yml
     """
 }
