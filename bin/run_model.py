@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -103,9 +102,6 @@ def main() -> int:
     args = arguments()
     if args.cpus:
         limit_threads(args.cpus)
-    # A container may run without a writable home, where numba keeps its compiled code.
-    if "NUMBA_CACHE_DIR" not in os.environ and not os.access(Path.home(), os.W_OK):
-        os.environ["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(prefix="numba-")
     from predictgbm.failures import run_reporting
 
     return run_reporting(lambda: run(args), args, model=args.model, stage="predict")

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from predictgbm.growth import ModelError, Prediction
+from predictgbm.growth.compilation import kernel
 from predictgbm.growth.distance import core_mask
 from predictgbm.labels import WHOLE_TUMOR, region
 from predictgbm.planning import bounding_box
@@ -48,7 +49,6 @@ MEAN_VOLUME = 240.0 * 240.0 * 155.0
 _BAND = 40.0 / STEEPNESS
 _BRAIN, _TUMOR, _CORE, _INNER, _PET = 1, 2, 4, 8, 16
 _PAD = 2
-_FAST = {"reassoc", "contract", "nsz"}
 (
     _P_EDEMA,
     _PQ_EDEMA,
@@ -65,12 +65,12 @@ _FAST = {"reassoc", "contract", "nsz"}
 ) = range(12)
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(inline="always")
 def _sign(d, one):  # type: ignore[no-untyped-def]
     return one if d > 0 else (-one if d < 0 else one - one)
 
 
-@numba.njit(cache=True, parallel=True, fastmath=_FAST)
+@kernel
 def _measure(u, labels, pet, first, last, inverse, s, physics, slope, local, flow, sums):  # type: ignore[no-untyped-def]
     """Sum up what the loss is made of, plane by plane, and keep what its gradient needs.
 
@@ -110,16 +110,16 @@ def _measure(u, labels, pet, first, last, inverse, s, physics, slope, local, flo
             bits = labels[i, j, a:b]
             for k in range(c.size):
                 value = c[k]
-                if value > THRESHOLD_EDEMA - _BAND:
+                if value > scalar(THRESHOLD_EDEMA - _BAND):
                     p = one
-                    if value < THRESHOLD_EDEMA + _BAND:
+                    if value < scalar(THRESHOLD_EDEMA + _BAND):
                         p = one / (one + math.exp(scalar(-STEEPNESS) * (value - scalar(THRESHOLD_EDEMA))))
                     total[_P_EDEMA] += p
                     if bits[k] & _TUMOR:
                         total[_PQ_EDEMA] += p
-                    if value > THRESHOLD_CORE - _BAND:
+                    if value > scalar(THRESHOLD_CORE - _BAND):
                         p = one
-                        if value < THRESHOLD_CORE + _BAND:
+                        if value < scalar(THRESHOLD_CORE + _BAND):
                             p = one / (one + math.exp(scalar(-STEEPNESS) * (value - scalar(THRESHOLD_CORE))))
                         total[_P_CORE] += p
                         if bits[k] & _CORE:
@@ -152,7 +152,7 @@ def _measure(u, labels, pet, first, last, inverse, s, physics, slope, local, flo
         sums[i] = total
 
 
-@numba.njit(cache=True, parallel=True, fastmath=_FAST)
+@kernel
 def _descend(u, new, x, m, v, labels, pet, first, last, inverse, slope, local, flow, weights, rates, physics):  # type: ignore[no-untyped-def]
     """Take one Adam step on x from what :func:`_measure` left, and write the next u."""
     scalar = u.dtype.type
@@ -175,31 +175,31 @@ def _descend(u, new, x, m, v, labels, pet, first, last, inverse, slope, local, f
             wy0, wy1 = slope[i, j - 1, a:b], slope[i, j + 1, a:b]
             wz0, wz1 = slope[i, j, a - 1 : b - 1], slope[i, j, a + 1 : b + 1]
             g = new[i, j, a:b]
+            # Few arrays per loop: with more, the compiler does not check that they are apart, nor use vectors.
             for k in range(c.size):
-                g[k] = smooth * (
-                    ((w[k] + wx0[k]) * _sign(c[k] - x0[k], one) + (w[k] + wx1[k]) * _sign(c[k] - x1[k], one))
-                    * hx
-                    + (
-                        (w[k] + wy0[k]) * _sign(c[k] - y0[k], one)
-                        + (w[k] + wy1[k]) * _sign(c[k] - y1[k], one)
-                    )
-                    * hy
-                    + (
-                        (w[k] + wz0[k]) * _sign(c[k] - z0[k], one)
-                        + (w[k] + wz1[k]) * _sign(c[k] - z1[k], one)
-                    )
-                    * hz
+                g[k] = hx * (
+                    (w[k] + wx0[k]) * _sign(c[k] - x0[k], one) + (w[k] + wx1[k]) * _sign(c[k] - x1[k], one)
                 )
+            for k in range(c.size):
+                g[k] += hy * (
+                    (w[k] + wy0[k]) * _sign(c[k] - y0[k], one) + (w[k] + wy1[k]) * _sign(c[k] - y1[k], one)
+                )
+            for k in range(c.size):
+                g[k] += hz * (
+                    (w[k] + wz0[k]) * _sign(c[k] - z0[k], one) + (w[k] + wz1[k]) * _sign(c[k] - z1[k], one)
+                )
+                g[k] *= smooth
             bits = labels[i, j, a:b]
             for k in range(c.size):
-                away = c[k] - scalar(THRESHOLD_EDEMA)
-                if abs(away) < _BAND:
-                    p = one / (one + math.exp(scalar(-STEEPNESS) * away))
-                    g[k] += p * (one - p) * (on_edema if bits[k] & _TUMOR else off_edema)
-                away = c[k] - scalar(THRESHOLD_CORE)
-                if abs(away) < _BAND:
-                    p = one / (one + math.exp(scalar(-STEEPNESS) * away))
-                    g[k] += p * (one - p) * (on_core if bits[k] & _CORE else off_core)
+                if c[k] > scalar(THRESHOLD_EDEMA - _BAND):
+                    away = c[k] - scalar(THRESHOLD_EDEMA)
+                    if away < scalar(_BAND):
+                        p = one / (one + math.exp(scalar(-STEEPNESS) * away))
+                        g[k] += p * (one - p) * (on_edema if bits[k] & _TUMOR else off_edema)
+                    away = c[k] - scalar(THRESHOLD_CORE)
+                    if abs(away) < scalar(_BAND):
+                        p = one / (one + math.exp(scalar(-STEEPNESS) * away))
+                        g[k] += p * (one - p) * (on_core if bits[k] & _CORE else off_core)
             if physics:
                 lo = local[i, j, a:b]
                 fx0, fx1 = flow[i - 1, j, a:b], flow[i + 1, j, a:b]
@@ -210,12 +210,11 @@ def _descend(u, new, x, m, v, labels, pet, first, last, inverse, slope, local, f
                 zz0, zz1 = u[i, j, a - 2 : b - 2], u[i, j, a + 2 : b + 2]
                 qx, qy, qz = half * half * hx * hx, half * half * hy * hy, half * half * hz * hz
                 for k in range(c.size):
-                    g[k] += residual * (
-                        lo[k]
-                        + (fx0[k] * (c[k] - xx0[k]) + fx1[k] * (c[k] - xx1[k])) * qx
-                        + (fy0[k] * (c[k] - yy0[k]) + fy1[k] * (c[k] - yy1[k])) * qy
-                        + (fz0[k] * (c[k] - zz0[k]) + fz1[k] * (c[k] - zz1[k])) * qz
-                    )
+                    g[k] += residual * (lo[k] + qx * (fx0[k] * (c[k] - xx0[k]) + fx1[k] * (c[k] - xx1[k])))
+                for k in range(c.size):
+                    g[k] += residual * qy * (fy0[k] * (c[k] - yy0[k]) + fy1[k] * (c[k] - yy1[k]))
+                for k in range(c.size):
+                    g[k] += residual * qz * (fz0[k] * (c[k] - zz0[k]) + fz1[k] * (c[k] - zz1[k]))
             if pet.size:
                 uptake = pet[i, j, a:b]
                 for k in range(c.size):
@@ -224,10 +223,13 @@ def _descend(u, new, x, m, v, labels, pet, first, last, inverse, slope, local, f
             xr, mr, vr = x[i, j, a:b], m[i, j, a:b], v[i, j, a:b]
             for k in range(c.size):
                 free = (bits[k] & _BRAIN) != 0 and xr[k] >= low and xr[k] <= high
-                d = g[k] if free else scalar(0)
-                mr[k] = scalar(BETA1) * mr[k] + scalar(1 - BETA1) * d
-                vr[k] = scalar(BETA2) * vr[k] + scalar(1 - BETA2) * d * d
+                g[k] = g[k] if free else scalar(0)
+            for k in range(c.size):
+                mr[k] = scalar(BETA1) * mr[k] + scalar(1 - BETA1) * g[k]
+                vr[k] = scalar(BETA2) * vr[k] + scalar(1 - BETA2) * g[k] * g[k]
+            for k in range(c.size):
                 xr[k] -= step * mr[k] / (np.sqrt(vr[k]) * root2 + scalar(EPSILON))
+            for k in range(c.size):
                 g[k] = min(max(xr[k], low), high) if (bits[k] & _BRAIN) != 0 else low
 
 
