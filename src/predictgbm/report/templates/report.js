@@ -41,6 +41,8 @@ document.addEventListener("DOMContentLoaded", function () {
     });
   });
   if (window.jQuery && jQuery.fn.tablesorter) {
-    jQuery(".gbm-table.sortable").tablesorter();
+    // The true minus sign is no number to the sorter.
+    const plain = function (cell) { return cell.textContent.replace("−", "-"); };
+    jQuery(".gbm-table.sortable").tablesorter({ textExtraction: plain });
   }
 });
