@@ -223,10 +223,15 @@ class TestContent:
         assert row["p_adjusted"] == row["p_pratt"]
         assert table["in_family"].sum() == 1
 
-    @pytest.mark.parametrize("family", [{"family_models": ["typo"]}, {"family_definitions": ["necrosis"]}])
-    def test_unknown_family_is_refused(self, family):
-        with pytest.raises(TableError, match="unknown"):
-            tables_of(benchmark(), **family)
+    def test_declared_model_without_result_counts_in_the_adjustment(self):
+        tables, facts = tables_of(benchmark(models=("a", "b")), family_models=["a", "b", "absent"])
+        inside = tables["comparisons"].query("in_family")
+        assert inside["p_adjusted"].min() == pytest.approx(min(1, 3 * inside["p_pratt"].min()))
+        assert any("without result: absent" in note for note in facts["notes"])
+
+    def test_unknown_definition_is_refused(self):
+        with pytest.raises(TableError, match="necrosis; known are enhancing, core, all"):
+            tables_of(benchmark(), family_definitions=["necrosis"])
 
     def test_missing_output_leaves_the_test_and_counts_zero_beside_it(self):
         records = benchmark(20)
@@ -392,6 +397,17 @@ class TestDegenerate:
         assert row[["p_pratt", "p_signflip", "rank_biserial"]].isna().all()
         assert any("All differences are zero" in note for note in facts["notes"])
 
+    def test_interval_and_test_that_disagree_over_zeros_are_told(self):
+        # Ten patients gain and thirty are as before: the sign is clear, the shift of most is none.
+        gains = [0.0] * 30 + [0.01 * (i + 1) for i in range(10)]
+        records = [record(f"P{i:02d}", "soc", 0.5) for i in range(40)]
+        records += [record(f"P{i:02d}", "loti", 0.5 + gain) for i, gain in enumerate(gains)]
+        tables, facts = tables_of(records)
+        row = row_of(tables["comparisons"], model="loti", dataset="pooled", definition="enhancing")
+        assert row["p_pratt"] == pytest.approx(2 / 2**10)
+        assert (row["n_zero"], row["shift"], row["shift_low"]) == (30, 0, 0)
+        assert any("touches zero" in note for note in facts["notes"])
+
     def test_cohort_of_one_patient(self):
         records = [*benchmark(9), record("Z", "soc", 0.5, "Z"), record("Z", "loti", 0.6, "Z")]
         tables, _ = tables_of(records)
@@ -429,9 +445,15 @@ class TestDegenerate:
         tables, _ = tables_of([r | {"cohort": None} for r in benchmark(6)])
         assert set(tables["summary"]["dataset"]) == {"not given", "pooled"}
 
-    def test_a_cohort_called_pooled_is_refused(self):
-        with pytest.raises(TableError, match="pooled"):
-            tables_of([r | {"cohort": "pooled"} for r in benchmark(6)])
+    def test_a_cohort_called_pooled_stays_apart_from_all_patients(self):
+        records = [r | ({"cohort": "pooled"} if r["cohort"] == "A" else {}) for r in benchmark(6)]
+        summary = tables_of(records)[0]["summary"].query("model == 'soc' and definition == 'core'")
+        assert dict(zip(summary["dataset"], summary["n"], strict=True)) == {
+            "B": 2,
+            "C": 2,
+            "pooled": 6,
+            "pooled (cohort)": 2,
+        }
 
 
 def run_command(*arguments: object) -> subprocess.CompletedProcess[str]:

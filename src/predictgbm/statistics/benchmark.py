@@ -29,9 +29,8 @@ PRIMARY = "enhancing"
 #: All patients together.
 POOLED = "pooled"
 
-#: With fewer patients there are neither tests nor intervals: no two-sided exact test could fall below 0.05.
+#: With fewer patients there are neither tests nor intervals: a two-sided exact p-value cannot fall below 0.125.
 MINIMUM_PATIENTS = 5
-
 
 #: Columns of ``metrics`` that a record may leave to the cohort's row of its patient.
 IDENTITY = ("session", "cohort", "followup_session", "days")
@@ -132,25 +131,27 @@ def analyse(
         The model that all others are compared with.
     family_definitions, family_models
         Definitions of recurrence and models (None: all) whose pooled comparisons form the family of Holm's
-        rule, declared before the results are seen. Every other test is exploratory.
+        rule, declared before the results are seen. Every other test is exploratory. A declared test that
+        cannot be made still counts in the adjustment.
     draws, seed
         Bootstrap samples and sign flips, and the seed of each.
 
     Raises
     ------
     TableError
-        If the family names an unknown definition or model, or a cohort is called ``pooled``.
+        If the family names an unknown definition.
     """
     names = sorted({*metrics["model"].tolist(), *models})
     candidates = [name for name in names if name != reference]
     if family_models is None:
         family_models = candidates
-    _refuse_unknown("recurrence definition", family_definitions, RECURRENCE)
-    _refuse_unknown("model", family_models, candidates)
+    for definition in family_definitions:
+        if definition not in RECURRENCE:
+            raise TableError(
+                f"unknown definition of recurrence {definition}; known are {', '.join(RECURRENCE)}"
+            )
     cohort = metrics.drop_duplicates("patient").set_index("patient")["cohort"].astype(object)
-    cohort = cohort.where(cohort.notna(), "not given").astype(str)
-    if POOLED in set(cohort):
-        raise TableError(f"a cohort cannot be called '{POOLED}', which stands for all patients together")
+    cohort = cohort.where(cohort.notna(), "not given").replace(POOLED, f"{POOLED} (cohort)").astype(str)
 
     remarks = _Remarks()
     notes = []
@@ -158,16 +159,19 @@ def analyse(
         notes.append(f"No comparison: the reference model '{reference}' has no result.")
     elif len(metrics) and not candidates:
         notes.append(f"No comparison: '{reference}' is the only model.")
+    absent = [model for model in family_models if model not in candidates]
+    if absent:
+        notes.append(f"Declared in the family of tests, but without result: {', '.join(absent)}.")
 
     summary, comparisons = [], []
     for definition in RECURRENCE:
         coverage = _wide(metrics, f"coverage_{definition}", names)
         for dataset, part in _datasets(coverage, cohort):
-            strata = _strata(cohort.loc[part.index])
+            member = cohort.loc[part.index]
             for model in names:
                 summary.append(
                     {"model": model, "dataset": dataset, "definition": definition}
-                    | _summarise(part[model].to_numpy(), strata, draws, seed)
+                    | _summarise(part[model], member, draws, seed)
                 )
                 if summary[-1]["n"] < MINIMUM_PATIENTS:
                     remarks.add(
@@ -184,22 +188,18 @@ def analyse(
                 if remark and reference in names:
                     remarks.add(remark, dataset, definition, model)
 
-    tests = [row for row in comparisons if row["in_family"]]
-    for row, p in zip(tests, holm([row["p_pratt"] for row in tests]).tolist(), strict=True):
-        row["p_adjusted"] = p
     family = [
         {"model": model, "dataset": POOLED, "definition": definition}
         for definition in family_definitions
         for model in family_models
     ]
+    tests = [row for row in comparisons if row["in_family"]]
+    not_made = [float("nan")] * (len(family) - len(tests))
+    adjusted = holm([row["p_pratt"] for row in tests] + not_made)
+    for row, p in zip(tests, adjusted.tolist(), strict=False):
+        row["p_adjusted"] = p
     correlations = _correlate(metrics, candidates, reference, remarks)
     return Analysis(summary, comparisons, correlations, family, notes + remarks.sentences())
-
-
-def _refuse_unknown(what: str, given: Iterable[str], known: Iterable[str]) -> None:
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        raise TableError(f"unknown {what} {', '.join(unknown)} in the family; known are {', '.join(known)}")
 
 
 def _wide(metrics: pd.DataFrame, column: str, names: list[str]) -> pd.DataFrame:
@@ -223,12 +223,11 @@ def _strata(cohort: pd.Series) -> np.ndarray:
     return cohort.where(size >= MINIMUM_PATIENTS, "").to_numpy(str)
 
 
-def _summarise(coverage: np.ndarray, strata: np.ndarray, draws: int, seed: int) -> dict[str, Any]:
+def _summarise(coverage: pd.Series, cohort: pd.Series, draws: int, seed: int) -> dict[str, Any]:
     """Describe the coverage of one model; NaN stands for a patient without its output."""
-    complete = ~np.isnan(coverage)
-    values = coverage[complete]
+    values = coverage.dropna().to_numpy()
     n = values.size
-    row: dict[str, Any] = {"n": n, "mean_missing_as_zero": np.nan_to_num(coverage).mean()}
+    row: dict[str, Any] = {"n": n, "mean_missing_as_zero": coverage.fillna(0.0).mean()}
     if n:
         q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
         row |= {"mean": values.mean(), "median": median, "q1": q1, "q3": q3}
@@ -236,9 +235,9 @@ def _summarise(coverage: np.ndarray, strata: np.ndarray, draws: int, seed: int) 
         sd = values.std(ddof=1)
         row |= {"sd": sd, "sem": sd / np.sqrt(n)}
     if n >= MINIMUM_PATIENTS:
-        groups = strata[complete]
-        row["ci_low"], row["ci_high"] = bca_interval(values, groups, "mean", draws, seed)
-        row["median_ci_low"], row["median_ci_high"] = bca_interval(values, groups, "median", draws, seed)
+        strata = _strata(cohort[coverage.notna()])
+        row["ci_low"], row["ci_high"] = bca_interval(values, strata, "mean", draws, seed)
+        row["median_ci_low"], row["median_ci_high"] = bca_interval(values, strata, "median", draws, seed)
     return row
 
 
@@ -262,7 +261,15 @@ def _compare(differences: np.ndarray, draws: int, seed: int) -> tuple[dict[str, 
         "shift_high": shift.high,
         "rank_biserial": rank_biserial(differences),
     }
-    return row, "Too few pairs for a 95 % interval of the shift" if np.isnan(shift.low) else None
+    remark = None
+    if np.isnan(shift.low):
+        remark = "Too few pairs for a 95 % interval of the shift"
+    elif n_zero and row["p_pratt"] < 0.05 and shift.low <= 0 <= shift.high:
+        remark = (
+            "The interval of the shift touches zero although p_pratt is below 0.05: "
+            "the interval keeps patients without a difference, the test leaves them out after ranking"
+        )
+    return row, remark
 
 
 def _correlate(
