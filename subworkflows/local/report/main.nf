@@ -37,7 +37,7 @@ workflow REPORT {
         .mix(QC_DRAW.out.versions)
         .map { yml -> yml.text }
         .unique()
-        .mix(channel.of("Workflow:\n  predict-gbm/predictgbm: \"${workflow.manifest.version}\"\n  Nextflow: \"${workflow.nextflow.version}\"\n"))
+        .mix(channel.of("Workflow:\n  predict-gbm/predictgbm: \"${workflow.manifest.version}\"\n  Nextflow: \"${workflow.nextflow.version}\"\n".toString()))
         .collectFile(name: 'software_versions.yml', sort: true)
     ch_parameters = ch_options
         .map { _options -> groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(params.findAll { name, value -> value != null && !name.contains('-') && name != 'trace_report_suffix' })) }

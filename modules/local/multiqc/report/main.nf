@@ -14,7 +14,6 @@ process MULTIQC_REPORT {
 
     output:
     path "multiqc_report.html", emit: report
-    path "multiqc_report_data", type: 'dir', emit: data, optional: true
     path "versions.yml", emit: versions
 
     script:
