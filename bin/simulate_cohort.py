@@ -159,12 +159,11 @@ class Worker:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.simulator = Simulator(load_atlas(arguments.atlas), arguments.spacing)
         self.seed, self.adc, self.out = arguments.seed, arguments.adc, arguments.out
-        self.width = max(3, len(str(arguments.patients)))
 
     def make(self, number: int) -> list[dict[str, object]]:
         """Simulate and write one patient; return its rows of the samplesheet."""
         patient = self.simulator.patient(self.seed, number, adc=self.adc)
-        return write_patient(self.out, f"sub-{number:0{self.width}d}", patient)
+        return write_patient(self.out, f"sub-{number:03d}", patient)
 
     def remember(self) -> None:
         """Keep this worker in the process that calls, for :meth:`make_here`."""

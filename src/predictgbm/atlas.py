@@ -83,6 +83,17 @@ class Atlas:
         return x, y, z
 
 
+def bounding_box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice, slice]:
+    """Return the slices that cut out a mask, widened by ``margin`` voxels within the array; all of it if empty."""
+    slices = []
+    for axis, size in enumerate(mask.shape):
+        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        low, high = (int(hit[0]), int(hit[-1]) + 1) if len(hit) else (0, size)
+        slices.append(slice(max(0, low - margin), min(size, high + margin)))
+    x, y, z = slices
+    return x, y, z
+
+
 def to_ras(image: Image) -> Image:
     """Permute and flip the axes of an image so that they run to right, anterior and superior."""
     turn = nib.orientations.inv_ornt_aff(nib.io_orientation(image.affine), image.shape)
@@ -162,12 +173,17 @@ def load_atlas(folder: str | os.PathLike[str]) -> Atlas:
             f"{folder}: atlas lacks {', '.join(missing)}; make it with prepare_atlas.py --out DIR"
         )
     t1 = to_ras(read_image(folder / T1))
-    brain = ndimage.binary_fill_holes(t1.data > 0)
+    brain = t1.data > 0
     if not brain.any():
         raise ImageError(f"{folder / T1}: image is zero everywhere; a brain-extracted T1 is expected")
+    box = bounding_box(brain, 1)
+    brain[box] = ndimage.binary_fill_holes(brain[box])
     maps = {name: conform(read_image(folder / file), t1).data for name, file in TISSUES.items()}
-    wm, gm, csf = normalise_tissue(t1.data, maps["wm"], maps["gm"], maps["csf"], brain)
-    return Atlas(t1.data * brain, wm, gm, csf, brain, t1.affine, t1.spacing)
+    inside = (t1.data[box], *(maps[name][box] for name in ("wm", "gm", "csf")), brain[box])
+    for name, array in zip(("wm", "gm", "csf"), normalise_tissue(*inside), strict=True):
+        maps[name] = np.zeros(t1.shape, np.float32)
+        maps[name][box] = array
+    return Atlas(t1.data * brain, maps["wm"], maps["gm"], maps["csf"], brain, t1.affine, t1.spacing)
 
 
 def resample(
@@ -188,15 +204,17 @@ def resample(
     shape, target_affine
         The grid wanted; any orientation.
     """
-    source = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     to_source = np.linalg.inv(affine) @ target_affine
     step = np.sqrt((to_source[:3, :3] ** 2).sum(axis=1))
     sigma = 0.5 * np.sqrt(np.maximum(step**2 - 1, 0))
-    array = np.asarray(data, np.float32)
-    if (sigma * source > 0.05).any():
+    # Zeros around the object cost time and change nothing.
+    box = bounding_box(data != 0, int(3 * sigma.max()) + 2)
+    array = np.asarray(data[box], np.float32)
+    if (sigma > 0.05).any():
         array = ndimage.gaussian_filter(array, sigma, mode="constant", truncate=3)
+    offset = to_source[:3, 3] - [s.start for s in box]
     result: NDArray[np.float32] = ndimage.affine_transform(
-        array, to_source[:3, :3], to_source[:3, 3], output_shape=shape, order=1, mode="constant"
+        array, to_source[:3, :3], offset, output_shape=shape, order=1, mode="constant"
     )
     return result
 

@@ -13,6 +13,8 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from predictgbm.atlas import bounding_box
+
 Volume = NDArray[np.float32]
 Vectors = NDArray[np.float32]
 
@@ -60,13 +62,8 @@ class Grid:
 
     def box(self, mask: NDArray[np.bool_], margin: float) -> tuple[Grid, tuple[slice, slice, slice]]:
         """Return the part of the grid within ``margin`` mm of a mask, and the slices that cut it out."""
-        pad = int(np.ceil(margin / self.spacing))
-        slices = []
-        for axis, n in enumerate(self.shape):
-            hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-            slices.append(slice(max(0, int(hit[0]) - pad), min(n, int(hit[-1]) + pad + 1)))
-        x, y, z = slices
-        origin = [o + self.spacing * s.start for o, s in zip(self.origin, slices, strict=True)]
+        x, y, z = bounding_box(mask, int(np.ceil(margin / self.spacing)))
+        origin = [o + self.spacing * s.start for o, s in zip(self.origin, (x, y, z), strict=True)]
         shape = (x.stop - x.start, y.stop - y.start, z.stop - z.start)
         return Grid(shape, self.spacing, (origin[0], origin[1], origin[2])), (x, y, z)
 

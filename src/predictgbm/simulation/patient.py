@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from predictgbm.atlas import Atlas, resample_atlas
+from predictgbm.atlas import Atlas, bounding_box, resample_atlas
 from predictgbm.images import ImageError
 from predictgbm.labels import Tumor
 from predictgbm.simulation.appearance import CONTRASTS, Scene, render
@@ -515,11 +515,12 @@ class Simulator:
         lattice = self.grid.covering(LATTICE_MM)
         self.lattice, _ = lattice.box(_spread(self.small.brain_mask, self.coarse, lattice), 14.0)
         self.brain = atlas.brain_mask.astype(np.float32)
-        white = float(np.average(atlas.t1, weights=atlas.wm))
-        maps = (atlas.wm, atlas.gm, atlas.csf)
-        expected = sum(np.float32(np.average(atlas.t1, weights=a) / white) * a for a in maps)
-        detail = np.where(atlas.brain_mask, atlas.t1 / np.float32(white) - expected, 0)
-        self.detail = detail.astype(np.float32)
+        box = bounding_box(atlas.brain_mask)
+        t1, maps = atlas.t1[box], [a[box] for a in (atlas.wm, atlas.gm, atlas.csf)]
+        means = [float((t1 * a).sum(dtype=np.float64) / a.sum(dtype=np.float64)) for a in maps]
+        expected = sum(np.float32(mean) * a for mean, a in zip(means, maps, strict=True))
+        self.detail = np.zeros_like(atlas.t1)
+        self.detail[box] = np.where(atlas.brain_mask[box], t1 - expected, 0) / np.float32(means[0])
 
     def patient(self, seed: int, number: int, adc: bool = False) -> SimulatedPatient:
         """Simulate one patient.
