@@ -10,14 +10,9 @@ import java.util.zip.GZIPInputStream
 class Nifti {
 
     static Map content(path) {
-        def bytes = read(new File(path.toString()))
-        def buffer = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN)
-        if (buffer.getInt(0) != 348) {
-            buffer.order(ByteOrder.BIG_ENDIAN)
-        }
-        def rank = buffer.getShort(40)
-        def shape = (1..rank).collect { axis -> buffer.getShort(40 + 2 * axis) as int }
-        def zooms = (1..rank).collect { axis -> round(buffer.getFloat(76 + 4 * axis)) }
+        def buffer = open(path)
+        def shape = extent(buffer)
+        def zooms = (1..shape.size()).collect { axis -> round(buffer.getFloat(76 + 4 * axis)) }
         def affine = (0..<12).collect { index -> round(buffer.getFloat(280 + 4 * index)) }
         def values = voxels(buffer, shape.inject(1) { a, b -> a * b })
         def digest = MessageDigest.getInstance('SHA-256')
@@ -38,6 +33,29 @@ class Nifti {
             mean: round(sum / values.length),
             sha256: digest.digest().encodeHex().toString(),
         ]
+    }
+
+    /** Shape, voxel size and position without the voxels, for images whose last digits may differ between processors. */
+    static Map grid(path) {
+        return content(path).subMap(['shape', 'zooms', 'affine'])
+    }
+
+    /** Number of voxels with a value, such as a label. */
+    static int count(path, double wanted) {
+        def buffer = open(path)
+        return voxels(buffer, extent(buffer).inject(1) { a, b -> a * b }).count { value -> value == wanted } as int
+    }
+
+    private static ByteBuffer open(path) {
+        def buffer = ByteBuffer.wrap(read(new File(path.toString()))).order(ByteOrder.LITTLE_ENDIAN)
+        if (buffer.getInt(0) != 348) {
+            buffer.order(ByteOrder.BIG_ENDIAN)
+        }
+        return buffer
+    }
+
+    private static List<Integer> extent(ByteBuffer buffer) {
+        return (1..buffer.getShort(40)).collect { axis -> buffer.getShort(40 + 2 * axis) as int }
     }
 
     private static byte[] read(File file) {
