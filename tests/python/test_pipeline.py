@@ -108,7 +108,8 @@ def test_published_plans_have_one_volume_and_the_scores_are_theirs(benchmark: Pa
         patient = exam.parent.name.removeprefix("sub-")
         brain = read_image(next(exam.glob("*_desc-brain_mask.nii.gz")), np.uint8)
         plans = {
-            model: read_image(next(exam.glob(f"*_model-{model}_desc-isovol_mask.nii.gz")), np.uint8) for model in MODELS
+            model: read_image(next(exam.glob(f"*_model-{model}_desc-isovol_mask.nii.gz")), np.uint8)
+            for model in MODELS
         }
         assert len({int(plan.data.sum()) for plan in plans.values()}) == 1
         assert all(same_grid(plan, brain) for plan in plans.values())
@@ -118,7 +119,9 @@ def test_published_plans_have_one_volume_and_the_scores_are_theirs(benchmark: Pa
             recurrence = region(read_image(followup, np.uint8).data, RECURRENCE["enhancing"])
             for model, plan in plans.items():
                 expected = (recurrence & (plan.data > 0)).sum() / recurrence.sum()
-                assert float(scores[patient, model]["coverage_enhancing"]) == pytest.approx(expected, abs=1e-9)
+                assert float(scores[patient, model]["coverage_enhancing"]) == pytest.approx(
+                    expected, abs=1e-9
+                )
 
 
 def test_standard_plan_is_the_core_and_fifteen_millimetres(benchmark: Path) -> None:
@@ -128,7 +131,9 @@ def test_standard_plan_is_the_core_and_fifteen_millimetres(benchmark: Path) -> N
     plan = read_image(next(exam.glob("*_model-soc_desc-isovol_mask.nii.gz")), np.uint8).data > 0
     core = np.argwhere(region(labels.data, CORE)) * labels.spacing
     rng = np.random.default_rng(0)
-    for index in rng.permutation(np.argwhere(read_image(next(exam.glob("*_desc-brain_mask.nii.gz"))).data > 0))[:300]:
+    for index in rng.permutation(
+        np.argwhere(read_image(next(exam.glob("*_desc-brain_mask.nii.gz"))).data > 0)
+    )[:300]:
         near = np.linalg.norm(core - index * labels.spacing, axis=1).min()
         if abs(near - 15.0) > 1e-3:
             assert plan[tuple(index)] == (near < 15.0)
@@ -164,7 +169,9 @@ def test_resume_redoes_only_the_report(benchmark: Path) -> None:
     assert set(submitted(output)) <= {"MULTIQC_REPORT"}, submitted(output)
 
 
-def test_one_more_model_runs_that_model_alone(benchmark: Path, sheet: list[dict[str, str]], tmp_path: Path) -> None:
+def test_one_more_model_runs_that_model_alone(
+    benchmark: Path, sheet: list[dict[str, str]], tmp_path: Path
+) -> None:
     """Spaces, unicode and Windows line ends in the way; then a rerun with one model more."""
     folder = tmp_path / "Kohorte ä ö (1)"
     table = [{**row} for row in sheet]
@@ -178,14 +185,32 @@ def test_one_more_model_runs_that_model_alone(benchmark: Path, sheet: list[dict[
     path = write_sheet(folder / "sheet ü.csv", table, newline="\r\n")
     output = run(tmp_path, "--input", path, "--models", "soc", "--outdir", "out put", "-profile", "standard")
     assert submitted(output).count("MODEL_PREDICT") == PATIENTS
-    output = run(tmp_path, "--input", path, "--models", "soc,distance", "--outdir", "out put", "-profile", "standard", "-resume")
+    output = run(
+        tmp_path,
+        "--input",
+        path,
+        "--models",
+        "soc,distance",
+        "--outdir",
+        "out put",
+        "-profile",
+        "standard",
+        "-resume",
+    )
     assert submitted(output).count("MODEL_PREDICT") == PATIENTS
     assert "EXAM_PREPARE" not in submitted(output)
-    assert {row["model"] for row in rows(tmp_path / "out put" / "tables" / "metrics.csv")} == {"soc", "distance"}
+    assert {row["model"] for row in rows(tmp_path / "out put" / "tables" / "metrics.csv")} == {
+        "soc",
+        "distance",
+    }
 
 
 def test_predict_without_followup(sheet: list[dict[str, str]], tmp_path: Path) -> None:
-    table = [{k: v for k, v in row.items() if not k.startswith("registered")} for row in sheet if row["role"] == "preop"]
+    table = [
+        {k: v for k, v in row.items() if not k.startswith("registered")}
+        for row in sheet
+        if row["role"] == "preop"
+    ]
     path = write_sheet(tmp_path / "sheet.csv", table[:1])
     run(tmp_path, "--input", path, "--models", "soc,distance", "--outdir", "results", "-profile", "standard")
     results = tmp_path / "results"
@@ -203,16 +228,22 @@ def test_predict_on_a_real_exam(tmp_path: Path) -> None:
     path = write_sheet(tmp_path / "sheet.csv", [row])
     run(tmp_path, "--input", path, "--outdir", "results", "-profile", "standard")
     exam = tmp_path / "results" / "sub-real" / "ses-pre"
-    plans = [read_image(next(exam.glob(f"*_model-{model}_desc-isovol_mask.nii.gz")), np.uint8) for model in MODELS]
+    plans = [
+        read_image(next(exam.glob(f"*_model-{model}_desc-isovol_mask.nii.gz")), np.uint8) for model in MODELS
+    ]
     core = region(read_image(next(exam.glob("*_desc-tumor_dseg.nii.gz")), np.uint8).data, CORE)
     assert len({int(plan.data.sum()) for plan in plans}) == 1
     for plan in plans:
         assert (plan.data[core] > 0).mean() > 0.99, "a plan leaves the visible tumour"
     assert json.loads((exam / "exam.json").read_text())["tissue"] == "atlas prior"
-    assert "atlas prior" in (tmp_path / "results" / "multiqc" / "multiqc_report.html").read_text(encoding="utf-8")
+    assert "atlas prior" in (tmp_path / "results" / "multiqc" / "multiqc_report.html").read_text(
+        encoding="utf-8"
+    )
 
 
-def test_all_faults_of_a_sheet_come_at_once_and_nothing_runs(sheet: list[dict[str, str]], tmp_path: Path) -> None:
+def test_all_faults_of_a_sheet_come_at_once_and_nothing_runs(
+    sheet: list[dict[str, str]], tmp_path: Path
+) -> None:
     good = preop(sheet, 0)
     image = read_image(good["t1c"])
 
@@ -232,7 +263,11 @@ def test_all_faults_of_a_sheet_come_at_once_and_nothing_runs(sheet: list[dict[st
     write_image(broken("notumour"), np.zeros_like(labels.data), labels.affine)
 
     def row(patient: str, **changes: object) -> dict[str, str]:
-        plain = {key: value for key, value in good.items() if key in ("role", "days", "t1", "t1c", "t2", "flair", "tumor_seg")}
+        plain = {
+            key: value
+            for key, value in good.items()
+            if key in ("role", "days", "t1", "t1c", "t2", "flair", "tumor_seg")
+        }
         fresh = {"patient": patient, "session": "pre", **plain}
         for column in ("t1", "t1c", "t2", "flair", "tumor_seg"):
             place = tmp_path / "images" / f"{patient}_{column}.nii.gz"
@@ -265,7 +300,12 @@ def test_all_faults_of_a_sheet_come_at_once_and_nothing_runs(sheet: list[dict[st
         ],
         start=2,
     ):
-        assert re.search(rf"sheet\.csv:{line}: {column}: [^\n]*{words}", output), (line, column, words, output)
+        assert re.search(rf"sheet\.csv:{line}: {column}: [^\n]*{words}", output), (
+            line,
+            column,
+            words,
+            output,
+        )
     assert not {"EXAM_PREPARE", "MODEL_PREDICT"} & set(submitted(output))
 
 
@@ -273,13 +313,27 @@ def test_not_strict_leaves_the_faulty_patient_out(sheet: list[dict[str, str]], t
     table = [{**row} for row in sheet]
     preop(table, 1)["t1"] = str(tmp_path / "gone.nii.gz")
     path = write_sheet(tmp_path / "sheet.csv", table)
-    run(tmp_path, "--input", path, "--models", "soc,distance", "--strict", "false", "--outdir", "results", "-profile", "standard")
+    run(
+        tmp_path,
+        "--input",
+        path,
+        "--models",
+        "soc,distance",
+        "--strict",
+        "false",
+        "--outdir",
+        "results",
+        "-profile",
+        "standard",
+    )
     cohort = {row["patient"]: row for row in rows(tmp_path / "results" / "tables" / "cohort.csv")}
     bad = preop(table, 1)["patient"]
     assert cohort[bad]["status"] == "excluded"
     assert cohort[bad]["reason_code"]
     assert "gone.nii.gz" in json.dumps(rows(tmp_path / "results" / "tables" / "failures.csv"))
-    assert {row["patient"] for row in rows(tmp_path / "results" / "tables" / "metrics.csv")} == set(cohort) - {bad}
+    assert {row["patient"] for row in rows(tmp_path / "results" / "tables" / "metrics.csv")} == set(
+        cohort
+    ) - {bad}
 
 
 def test_bad_map_costs_that_model_that_patient(sheet: list[dict[str, str]], tmp_path: Path) -> None:
@@ -304,11 +358,26 @@ def test_bad_map_costs_that_model_that_patient(sheet: list[dict[str, str]], tmp_
     assert sum(row["model"] == "soc" for row in rows(tables / "metrics.csv")) == PATIENTS
     report = (tmp_path / "results" / "multiqc" / "multiqc_report.html").read_text(encoding="utf-8")
     assert failures[0]["patient"] in report
-    run(tmp_path, "--input", path, "--models", "soc", "--outdir", "results", "--strict", "false", "-profile", "standard", "-resume")
+    run(
+        tmp_path,
+        "--input",
+        path,
+        "--models",
+        "soc",
+        "--outdir",
+        "results",
+        "--strict",
+        "false",
+        "-profile",
+        "standard",
+        "-resume",
+    )
 
 
 def test_parameters_are_refused_with_a_list(tmp_path: Path) -> None:
-    output = run(tmp_path, "--simulte", 3, "--margin", "wide", "--followup_rule", "any", "--models", "soc", status=1)
+    output = run(
+        tmp_path, "--simulte", 3, "--margin", "wide", "--followup_rule", "any", "--models", "soc", status=1
+    )
     assert "--simulte: unknown parameter; did you mean --simulate" in output
     assert "--margin: 'wide' is not of type number" in output
     assert "--followup_rule: 'any' is not one of first, last, largest" in output
@@ -334,19 +403,36 @@ def test_unwritable_outdir_is_told_before_anything_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small file system")
-def test_full_disk_ends_the_run_and_resume_goes_on(benchmark: Path, sheet: list[dict[str, str]], tmp_path: Path) -> None:
+def test_full_disk_ends_the_run_and_resume_goes_on(
+    benchmark: Path, sheet: list[dict[str, str]], tmp_path: Path
+) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("mounting a tmpfs is not allowed here")
     path = write_sheet(tmp_path / "sheet.csv", sheet)
     try:
-        output = run(tmp_path, "--input", path, "--models", "soc", "--outdir", small, "-profile", "standard", status=1)
+        output = run(
+            tmp_path, "--input", path, "--models", "soc", "--outdir", small, "-profile", "standard", status=1
+        )
         assert re.search(r"No space left|Failed to publish", output), output[-3000:]
     finally:
         subprocess.run(["umount", str(small)], check=False)
-    run(tmp_path, "--input", path, "--models", "soc", "--outdir", tmp_path / "large", "-profile", "standard", "-resume")
+    run(
+        tmp_path,
+        "--input",
+        path,
+        "--models",
+        "soc",
+        "--outdir",
+        tmp_path / "large",
+        "-profile",
+        "standard",
+        "-resume",
+    )
     assert (tmp_path / "large" / "multiqc" / "multiqc_report.html").exists()
 
 
@@ -375,7 +461,9 @@ def test_killed_run_goes_on_where_it_was(sheet: list[dict[str, str]], tmp_path: 
     assert len(rows(tmp_path / "results" / "tables" / "metrics.csv")) == PATIENTS * len(MODELS)
 
 
-def test_same_seed_gives_the_same_numbers(benchmark: Path, sheet: list[dict[str, str]], tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_numbers(
+    benchmark: Path, sheet: list[dict[str, str]], tmp_path: Path
+) -> None:
     """The simulated cohort, taken from its files in a second run, has the same plans bit for bit."""
     path = write_sheet(tmp_path / "sheet.csv", sheet)
     run(tmp_path, "--input", path, "--outdir", "results", "-profile", "standard", "--bootstrap_draws", 1000)
