@@ -116,13 +116,48 @@ def gaussian_seeds(
     """
     field = np.zeros(tuple(shape))
     for seed, peak in zip(seeds, peaks, strict=True):
-        profiles = []
-        for n, h, x, start in zip(shape, spacing, seed, origin, strict=True):
-            edges = start + (np.arange(n + 1) - 0.5) * h - x
-            integral = np.diff(erf(edges / (np.sqrt(2.0) * width))) * np.sqrt(np.pi / 2.0) * width
-            profiles.append(integral / h)
-        field += peak * np.einsum("i,j,k->ijk", *profiles)
+        field += peak * np.einsum("i,j,k->ijk", *_profiles(shape, spacing, seed, origin, width)[0])
     return np.minimum(field, 1.0)
+
+
+def _profiles(
+    shape: Sequence[int], spacing: Vector, seed: Vector, origin: Vector, width: float
+) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+    """Return the voxel averages of a Gaussian along each axis, and their derivatives by its position."""
+    values, slopes = [], []
+    for n, h, x, start in zip(shape, spacing, seed, origin, strict=True):
+        edges = (start + (np.arange(n + 1) - 0.5) * h - x) / (np.sqrt(2.0) * width)
+        values.append(np.diff(erf(edges)) * np.sqrt(np.pi / 2.0) * width / h)
+        slopes.append(-np.diff(np.exp(-(edges**2))) / h)
+    return values, slopes
+
+
+def seed_gradient(
+    shape: Sequence[int],
+    spacing: Vector,
+    seed: Vector,
+    peak: float,
+    by_initial: NDArray[Any],
+    *,
+    origin: Vector = (0.0, 0.0, 0.0),
+    width: float = SEED_WIDTH_MM,
+) -> NDArray[np.float64]:
+    """Return the derivative by the position of a seed, given that by the concentration it starts.
+
+    Parameters
+    ----------
+    shape, spacing, seed, peak, origin, width
+        As for :func:`gaussian_seeds`, for a single seed.
+    by_initial : array of shape (nx, ny, nz)
+        Derivative by the concentration at the start, see :meth:`FisherKPP.gradient`.
+
+    Returns
+    -------
+    array of shape (3,), per mm
+    """
+    values, slopes = _profiles(shape, spacing, seed, origin, width)
+    mixed = [[slopes[a] if a == axis else values[a] for a in range(3)] for axis in range(3)]
+    return np.array([peak * np.einsum("ijk,i,j,k", by_initial, *profiles) for profiles in mixed])
 
 
 def block_mean(image: NDArray[Any], factors: Sequence[int]) -> NDArray[np.float32]:

@@ -23,7 +23,21 @@ def kernel(function: Callable[..., Any]) -> Any:
     The machine code is kept beside the module or, where that folder is read-only, in the user's cache folder or
     in ``NUMBA_CACHE_DIR``. Where none of them can be written, it is compiled anew in each process.
     """
-    options: dict[str, Any] = {"parallel": True, "fastmath": FAST_MATH, "error_model": "numpy", "nogil": True}
+    return _compile(function, parallel=True)
+
+
+def serial_kernel(function: Callable[..., Any]) -> Any:
+    """Compile ``function`` for one core, as :func:`kernel` does for all."""
+    return _compile(function, parallel=False)
+
+
+def _compile(function: Callable[..., Any], *, parallel: bool) -> Any:
+    options: dict[str, Any] = {
+        "parallel": parallel,
+        "fastmath": FAST_MATH,
+        "error_model": "numpy",
+        "nogil": True,
+    }
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # numba found no folder to write to

@@ -31,8 +31,10 @@ TISSUE_THRESHOLD = 0.1
 WHITE_TO_GRAY = 10.0
 #: A step advances the logistic part by at most this much of 1/rho.
 LARGEST_REACTION = 0.25
-#: The implicit scheme takes steps this many times as long as the explicit one.
-IMPLICIT_STRETCH = 6.0
+#: The implicit scheme takes steps up to this many times as long as the stable ones of the explicit scheme, and
+#: resolves growth twice as finely: both schemes then err by less than 1 % of the concentration. It costs about ten
+#: times as much a step, so it pays from about 1 mm^2 / day at 1 mm.
+IMPLICIT_STRETCH = 12.0
 #: Concentrations below this are set to zero: denormal numbers are slow, and cells are not that divisible.
 FLUSH = 1e-30
 #: The active box is enlarged before a concentration above this can reach its border.
@@ -77,13 +79,17 @@ def relative_diffusivity(
 
 def bounding_box(mask: NDArray[np.bool_], margin: int = 0) -> Box | None:
     """Return the slices of the box around the true voxels, ``margin`` voxels larger where there is room."""
-    box = []
+    box = [slice(None)] * 3
     for axis in range(3):
-        where = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        # Each axis looks only at what the axes before have left.
+        where = np.flatnonzero(mask[tuple(box)].any(axis=tuple({0, 1, 2} - {axis})))
         if not where.size:
             return None
-        box.append(slice(max(0, int(where[0]) - margin), min(mask.shape[axis], int(where[-1]) + 1 + margin)))
-    return box[0], box[1], box[2]
+        box[axis] = slice(int(where[0]), int(where[-1]) + 1)
+    x, y, z = (
+        slice(max(0, s.start - margin), min(n, s.stop + margin)) for s, n in zip(box, mask.shape, strict=True)
+    )
+    return x, y, z
 
 
 class Steps(NamedTuple):
@@ -124,7 +130,8 @@ class _ActiveBox:
         nx, ny, nz = relative.shape
         found = None if threshold is None else bounding_box(initial > threshold, BOX_MARGIN)
         self.box: Box = found or (slice(0, nx), slice(0, ny), slice(0, nz))
-        self._place(initial[self.box])
+        inside = self.relative[self.box] > 0
+        self._place(np.where(inside, initial[self.box], 0).astype(relative.dtype))
 
     def _place(self, concentration: NDArray[Any]) -> None:
         d, u = np.pad(self.relative[self.box], 1), np.pad(concentration, 1)
@@ -149,13 +156,12 @@ class _ActiveBox:
         if self.threshold is None:
             return
         u = self.volume(self.u)
-        for axis, side in enumerate(self.box):
-            layers = np.moveaxis(u, axis, 0)
-            near_start = side.start > 0 and layers[:LOOK_EVERY].max() > self.threshold
-            near_stop = side.stop < self.relative.shape[axis] and layers[-LOOK_EVERY:].max() > self.threshold
-            if near_start or near_stop:
-                break
-        else:
+        open_sides = [
+            is_open
+            for side, n in zip(self.box, self.relative.shape, strict=True)
+            for is_open in (side.start > 0, side.stop < n)
+        ]
+        if not kernels.exceeds_in_layers(u, LOOK_EVERY, u.dtype.type(self.threshold), tuple(open_sides)):
             return
         needed = bounding_box(u > self.threshold)
         assert needed is not None
@@ -209,12 +215,12 @@ class FisherKPP:
 
     def largest_time_step(self, diffusivity: float, proliferation: float, scheme: str = "explicit") -> float:
         """Return the longest step, in days, that is stable, keeps positive and resolves the growth."""
+        implicit = scheme == "implicit"
         limits = [np.inf]
         if diffusivity > 0:
-            stretch = IMPLICIT_STRETCH if scheme == "implicit" else 1.0
-            limits.append(stretch / (diffusivity * self._largest_exchange))
+            limits.append((IMPLICIT_STRETCH if implicit else 1.0) / (diffusivity * self._largest_exchange))
         if proliferation > 0:
-            limits.append(LARGEST_REACTION / proliferation)
+            limits.append(LARGEST_REACTION / proliferation / (2.0 if implicit else 1.0))
         return float(min(limits))
 
     def _divide(
@@ -230,11 +236,12 @@ class FisherKPP:
             largest = 1 / (diffusivity * self._largest_exchange)
             raise ValueError(f"a time step of {time_step:g} days is unstable here; at most {largest:g} days")
         number = max(1, int(np.ceil(days / time_step * (1 - 1e-9))))
+        if scheme == "implicit":
+            number += number % 2  # only pairs of steps are of second order
         return number, days / number
 
     def _start(self, initial: NDArray[Any], threshold: float | None) -> _ActiveBox:
-        concentration = np.where(self._relative > 0, np.asarray(initial)[self._region], 0)
-        return _ActiveBox(self._relative, concentration.astype(self._relative.dtype), threshold)
+        return _ActiveBox(self._relative, np.asarray(initial)[self._region], threshold)
 
     def _image(self, active: _ActiveBox, field: NDArray[Any]) -> NDArray[Any]:
         image = np.zeros(self._shape, self._relative.dtype)
@@ -294,17 +301,17 @@ class FisherKPP:
         active = self._start(initial, active_threshold)
         cells = 0
         kernels.react(active.u, active.u, half)
-        for n in range(number):
-            reaction = half if n == number - 1 else gain
+        every = LOOK_EVERY if scheme == "explicit" else 1
+        for begin in range(0, number, every):
+            active.follow()
             with threads(active.cells // CELLS_PER_THREAD):
-                if scheme == "explicit":
-                    if n % LOOK_EVERY == 0:
-                        active.follow()
-                    self._explicit_step(active, exchange, reaction)
-                else:
-                    active.follow()
-                    self._implicit_step(active, exchange, reaction, forward=n % 2 == 0)
-            cells += active.cells
+                for n in range(begin, min(begin + every, number)):
+                    reaction = half if n == number - 1 else gain
+                    if scheme == "explicit":
+                        self._explicit_step(active, exchange, reaction)
+                    else:
+                        self._implicit_step(active, exchange, reaction, forward=n % 2 == 0)
+                    cells += active.cells
         self.steps = Steps(number, dt, cells)
         return self._image(active, active.u)
 
@@ -316,10 +323,9 @@ class FisherKPP:
 
     def _implicit_step(self, active: _ActiveBox, exchange: list[Any], gain: Any, *, forward: bool) -> None:
         u, d = active.u.reshape(active.shape), active.d.reshape(active.shape)
-        sweeps = (kernels.crank_nicolson_x, kernels.crank_nicolson_y, kernels.crank_nicolson_z)
         # Every second step goes through the axes in the opposite order: the pair is then of second order.
         for axis in (0, 1, 2) if forward else (2, 1, 0):
-            sweeps[axis](u, d, exchange[axis] / self._scalar(2))
+            kernels.crank_nicolson(u, d, exchange[axis] / self._scalar(2), axis)
         kernels.react(active.u, active.u, gain)
 
     def gradient(

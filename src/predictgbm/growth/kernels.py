@@ -10,12 +10,11 @@ sums, it sums plane by plane, so that no result depends on the number of threads
 
 from __future__ import annotations
 
-
 import numba
 import numpy as np
 from numba import prange
 
-from predictgbm.growth.compilation import kernel
+from predictgbm.growth.compilation import FAST_MATH, kernel, serial_kernel
 
 # The types of the arguments are those numba sees; annotations would only repeat "array" and "scalar".
 # mypy: disable-error-code="no-untyped-def"
@@ -143,7 +142,31 @@ def largest_exchange(d, wx, wy, wz):
     return largest
 
 
-@numba.njit(inline="always")
+@serial_kernel
+def exceeds_in_layers(u, layers, threshold, open_sides):
+    """Tell whether a volume (nx, ny, nz) exceeds a threshold in its outer layers on one of the open sides.
+
+    open_sides are six flags: start and stop of the first axis, of the second, of the third.
+    """
+    nx, ny, nz = u.shape
+    for i in range(nx):
+        edge_x = (open_sides[0] and i < layers) or (open_sides[1] and i >= nx - layers)
+        for j in range(ny):
+            row = u[i, j]
+            if edge_x or (open_sides[2] and j < layers) or (open_sides[3] and j >= ny - layers):
+                for k in range(nz):
+                    if row[k] > threshold:
+                        return True
+            else:
+                for k in range(min(layers, nz)):
+                    if (open_sides[4] and row[k] > threshold) or (
+                        open_sides[5] and row[nz - 1 - k] > threshold
+                    ):
+                        return True
+    return False
+
+
+@numba.njit(fastmath=FAST_MATH, error_model="numpy")
 def _crank_nicolson(u, d, c):
     """Advance all lines along the first axis of a plane, in place, by one Crank-Nicolson step; c = dt D / (4 h^2)."""
     zero, one = u.dtype.type(0), u.dtype.type(1)
@@ -175,27 +198,21 @@ def _crank_nicolson(u, d, c):
 
 
 @kernel
-def crank_nicolson_x(u, d, c):
-    """Crank-Nicolson along the first axis of a volume (nx, ny, nz), in place; negative results become 0."""
-    for j in prange(u.shape[1]):
-        plane = u[:, j, :].copy()
-        _crank_nicolson(plane, d[:, j, :].copy(), c)
-        u[:, j, :] = plane
-
-
-@kernel
-def crank_nicolson_y(u, d, c):
-    """Crank-Nicolson along the second axis, see :func:`crank_nicolson_x`."""
-    for i in prange(u.shape[0]):
-        plane = u[i].copy()
-        _crank_nicolson(plane, d[i].copy(), c)
-        u[i] = plane
-
-
-@kernel
-def crank_nicolson_z(u, d, c):
-    """Crank-Nicolson along the third axis, see :func:`crank_nicolson_x`."""
-    for i in prange(u.shape[0]):
-        plane = u[i].T.copy()
-        _crank_nicolson(plane, d[i].T.copy(), c)
-        u[i] = plane.T
+def crank_nicolson(u, d, c, axis):
+    """Crank-Nicolson along one axis of a volume (nx, ny, nz), in place; negative results become 0."""
+    planes = u.shape[1] if axis == 0 else u.shape[0]
+    for p in prange(planes):
+        # Planes are copied so that the axis comes first and the other one is contiguous.
+        if axis == 0:
+            plane, medium = u[:, p, :].copy(), d[:, p, :].copy()
+        elif axis == 1:
+            plane, medium = u[p].copy(), d[p].copy()
+        else:
+            plane, medium = u[p].T.copy(), d[p].T.copy()
+        _crank_nicolson(plane, medium, c)
+        if axis == 0:
+            u[:, p, :] = plane
+        elif axis == 1:
+            u[p] = plane
+        else:
+            u[p] = plane.T
