@@ -139,7 +139,8 @@ def _read_list(path: Path, rules: dict[str, Any], faults: list[str]) -> list[Mod
         if len(steps) >= 2:
             entry = content["models"][steps[1]]
             name = f"{entry.get('name', steps[1]) if isinstance(entry, dict) else steps[1]}: "
-        where = ".".join(map(str, steps[2:])) + ": " if len(steps) > 2 else ""
+        field_path = steps[2:] if len(steps) > 1 else steps
+        where = ".".join(map(str, field_path)) + ": " if field_path else ""
         faults.append(f"{path}: {name}{where}{_explain(fault)}")
     return [] if found else [Model.from_entry(entry) for entry in content["models"]]
 
