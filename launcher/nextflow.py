@@ -19,6 +19,10 @@ from python_env import VENV, tool
 from storage import LOCKS, cache_folder, digest, made_once
 
 OLDEST = (24, 10)
+#: Set while the program on PATH is asked for its version: it may be a wrapper of this launcher, which must then
+#: not ask PATH in its turn.
+ASKING = "PREDICTGBM_ASKING_VERSION"
+
 #: What is fetched where PATH has no Nextflow: the newest whose libraries Maven serves as published.
 DEFAULT_VERSION = "24.10.0"
 #: Packages of the Java runtime that Nextflow looks into.
@@ -64,7 +68,7 @@ def _ask_version(program: str, environment: dict[str, str]) -> str | None:
             text=True,
             timeout=60,
             stdin=subprocess.DEVNULL,
-            env=os.environ | environment | {"NXF_ANSI_LOG": "false"},
+            env=os.environ | environment | {"NXF_ANSI_LOG": "false", ASKING: "1"},
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -80,7 +84,7 @@ def _ask_version(program: str, environment: dict[str, str]) -> str | None:
 def _on_path() -> Nextflow | None:
     """Return the Nextflow on PATH if it starts and is recent enough."""
     program = shutil.which("nextflow")
-    if program is None:
+    if program is None or ASKING in os.environ:
         return None
     environment: dict[str, str] = {}
     found = _ask_version(program, environment)
