@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -19,9 +18,8 @@ from python_env import VENV, tool
 from storage import LOCKS, cache_folder, digest, made_once
 
 OLDEST = (24, 10)
-#: Set while the program on PATH is asked for its version: it may be a wrapper of this launcher, which must then
-#: not ask PATH in its turn.
-ASKING = "PREDICTGBM_ASKING_VERSION"
+#: Set for the program found on PATH: it may be a wrapper of this launcher, which must then not look on PATH again.
+NESTED = {"PREDICTGBM_NESTED": "1"}
 
 #: What is fetched where PATH has no Nextflow: the newest whose libraries Maven serves as published.
 DEFAULT_VERSION = "24.10.0"
@@ -53,13 +51,13 @@ def _ask_version(program: str, environment: dict[str, str]) -> str | None:
     file = Path(os.path.realpath(program))
     state = file.stat()
     key = f"{file} {state.st_mtime_ns} {state.st_size} {os.environ.get('NXF_VER', '')}"
-    memory = cache_folder() / "nextflow-on-path.json"
+    memory = cache_folder() / "versions" / f"{zlib.crc32(key.encode()):08x}"
     try:
-        known = json.loads(memory.read_text())
-    except (OSError, ValueError):
-        known = {}
-    if known.get("key") == key:
-        return str(known["version"])
+        known, _, asked = memory.read_text().partition(" ")
+        if asked == key:
+            return known
+    except OSError:
+        pass
     say(f"asking {program} for its version")
     try:
         answer = subprocess.run(
@@ -68,15 +66,16 @@ def _ask_version(program: str, environment: dict[str, str]) -> str | None:
             text=True,
             timeout=60,
             stdin=subprocess.DEVNULL,
-            env=os.environ | environment | {"NXF_ANSI_LOG": "false", ASKING: "1"},
+            env=os.environ | environment | NESTED | {"NXF_ANSI_LOG": "false"},
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
     found = re.search(r"version (\d+\.\d+\.\d+[\w.-]*)", answer.stdout)
     if answer.returncode or found is None:
         return None
+    memory.parent.mkdir(exist_ok=True)
     temporary = memory.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps({"key": key, "version": found[1]}))
+    temporary.write_text(f"{found[1]} {key}")
     temporary.replace(memory)
     return found[1]
 
@@ -84,7 +83,7 @@ def _ask_version(program: str, environment: dict[str, str]) -> str | None:
 def _on_path() -> Nextflow | None:
     """Return the Nextflow on PATH if it starts and is recent enough."""
     program = shutil.which("nextflow")
-    if program is None or ASKING in os.environ:
+    if program is None or NESTED.keys() <= os.environ.keys():
         return None
     environment: dict[str, str] = {}
     found = _ask_version(program, environment)
@@ -98,7 +97,7 @@ def _on_path() -> Nextflow | None:
     if tuple(int(part) for part in found.split(".")[:2]) < OLDEST:
         say(f"{program} is version {found}, {'.'.join(map(str, OLDEST))} or later is needed: not used")
         return None
-    return Nextflow([program], found, environment)
+    return Nextflow([program], found, environment | NESTED)
 
 
 def _from_maven(version: str) -> Nextflow:
