@@ -11,8 +11,8 @@ of oxygen lasts, cells die and leave necrosis n. With u = p + m + n <= 1, per da
     H     = 1 / (1 + exp(-(G*u - hypoxia supply(x)) / 0.03)),  G a Gaussian of 4 mm
 
 hops(m) at site i = sum over its 26 neighbours j of k_ij (m_j (1 - u_i) - m_i (1 - u_j)): an exclusion process whose
-rates k follow the tract direction. push(p) is a flux between face neighbours of rate push (u_i² + u_j²)/2, which
-vanishes ahead of the front and so keeps it sharp. Nothing enters CSF. The go-or-grow dichotomy is that of
+rates k follow the tract direction. push(p) = push div(p grad u), upwind between face neighbours: crowded cells
+give way to where there is room, which leaves the front sharp. Nothing enters CSF. The go-or-grow dichotomy is that of
 Hatzikirou et al., Mathematical Medicine and Biology 29:49-65, 2012.
 """
 
@@ -197,12 +197,12 @@ def _step(  # type: ignore[no-untyped-def]
     high,
 ):
     # Row by row, one neighbour after the other, so that the inner loops run over contiguous memory.
-    one, zero, half = np.float32(1), np.float32(0), np.float32(0.5)
+    one, zero = np.float32(1), np.float32(0)
     size = high[2] - low[2]
     for i in range(low[0] - 1, high[0] + 1):
         for j in range(low[1] - 1, high[1] + 1):
             for k in range(low[2] - 1, high[2] + 1):
-                u[i, j, k] = min(p[i, j, k] + m[i, j, k] + n[i, j, k], one)
+                u[i, j, k] = p[i, j, k] + m[i, j, k] + n[i, j, k]
     arrive, leaving, shove = (
         np.empty(size, np.float32),
         np.empty(size, np.float32),
@@ -228,7 +228,8 @@ def _step(  # type: ignore[no-untyped-def]
                         pj = p[i + a, j + b, there]
                         for k in range(size):
                             open_edge = one if rate[k] > zero else zero
-                            shove[k] += open_edge * half * (ui[k] * ui[k] + uj[k] * uj[k]) * (pj[k] - pi[k])
+                            excess = uj[k] - ui[k]
+                            shove[k] += open_edge * excess * (pj[k] if excess > zero else pi[k])
             hi, rho, stays = hypoxic[i, j, here], birth[i, j, here], settle[i, j, here]
             pn, mn, nn = p_next[i, j, here], m_next[i, j, here], n_next[i, j, here]
             for k in range(size):

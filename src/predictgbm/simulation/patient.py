@@ -274,8 +274,8 @@ def _draw_course(
     proliferation, niche, supply = (a.astype(np.float32) for a in (proliferation, niche, supply))
     medium = Medium(tissue, hops, proliferation, niche, supply, grid)
     rates = Rates(
-        mobility=float(rng.uniform(0.3, 0.9)),
-        leave=float(np.exp(rng.uniform(np.log(0.002), np.log(0.008)))),
+        mobility=float(rng.uniform(0.4, 1.0)),
+        leave=float(np.exp(rng.uniform(np.log(0.004), np.log(0.016)))),
         hypoxia=float(rng.uniform(0.66, 0.78)),
         push=float(rng.uniform(0.15, 0.3)),
     )
@@ -296,17 +296,17 @@ def _draw_course(
             start = np.maximum(start, _spot(grid, other, 2.2, float(rng.uniform(0.1, 0.4))))
     zero = np.zeros_like(start)
     cells = Cells((start * tissue).astype(np.float32), zero, zero)
-    cells, early = grow(cells, medium, rates, 0.5 * tumor_ml, VISIBLE_CORE, 500)
+    cells, early = grow(cells, medium, rates, 0.85 * tumor_ml, VISIBLE_CORE, 500)
 
     # Single cells that went far along the tracts found colonies too small to be seen.
-    satellites = int(rng.poisson(1.6))
+    satellites = int(rng.poisson(2.2))
     extra = np.zeros_like(start)
     away = ndimage.distance_transform_edt(cells.core < VISIBLE_CORE, sampling=grid.spacing)
-    weight = (cells.migrating.clip(0, None) ** 0.3) * (away > 10) * (away < 60) * tissue
+    weight = (cells.migrating.clip(0, None) ** 0.3) * (away > 12) * (away < 60) * tissue
     for _ in range(satellites):
         centre = _pick(rng, weight.astype(np.float32), grid)
         if centre is not None:
-            extra += _spot(grid, centre, 1.8, float(np.exp(rng.uniform(np.log(0.002), np.log(0.03)))))
+            extra += _spot(grid, centre, 1.8, float(np.exp(rng.uniform(np.log(0.002), np.log(0.06)))))
     seeded = Cells(
         np.minimum(cells.proliferating + extra * tissue, 1).astype(np.float32),
         cells.migrating,
@@ -328,7 +328,7 @@ def _draw_course(
     # decides where the tumour comes back.
     away = ndimage.distance_transform_edt(before.core < VISIBLE_CORE, sampling=grid.spacing)
     dose = 1 / (1 + np.exp((away - 20) / 3))
-    kill = float(rng.uniform(1.5, 8.0))
+    kill = float(rng.uniform(2.5, 10.0))
     spread = float(rng.uniform(1.2, 2.4))
     log_survival = -1 - kill * dose + spread * random_field(rng, grid, 9.0) - 0.5 * spread
     survival = np.exp(np.minimum(log_survival, 0)).astype(np.float32)
