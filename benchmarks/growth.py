@@ -20,13 +20,8 @@ from numpy.typing import NDArray
 from predictgbm.atlas import load_atlas
 from predictgbm.growth import calibration, kernels
 from predictgbm.growth.compilation import kernel, threads
-from predictgbm.growth.fisher_kpp import (
-    CELLS_PER_THREAD,
-    FisherKPP,
-    bounding_box,
-    predict,
-    relative_diffusivity,
-)
+from predictgbm.growth.fisher_kpp import predict
+from predictgbm.growth.solver import CELLS_PER_THREAD, FisherKPP, bounding_box, relative_diffusivity
 
 DAYS = 100.0
 #: Bytes a step must move per cell: concentration and diffusivity in, concentration out, four bytes each.

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from predictgbm.growth.calibration import gaussian_seeds
-from predictgbm.growth.fisher_kpp import FisherKPP, bounding_box, relative_diffusivity
+from predictgbm.growth.solver import FisherKPP, bounding_box, relative_diffusivity
 
 ROOT = Path(__file__).parents[2]
 
@@ -236,16 +236,16 @@ def test_unstable_step_empty_brain_and_bad_spacing_are_refused() -> None:
 THREAD_SCRIPT = """
 import sys
 import numpy as np
-from predictgbm.growth import fisher_kpp
+from predictgbm.growth import solver
 from predictgbm.growth.calibration import gaussian_seeds, seed_gradient
-fisher_kpp.CELLS_PER_THREAD = 1
+solver.CELLS_PER_THREAD = 1
 rng = np.random.default_rng(0)
 relative = rng.uniform(0.1, 1, (40, 36, 32)).astype(np.float32)
-solver = fisher_kpp.FisherKPP(relative, (1, 1, 1))
+kpp = solver.FisherKPP(relative, (1, 1, 1))
 start = gaussian_seeds(relative.shape, (1, 1, 1), np.array([[20., 18., 15.]]), np.array([0.5]))
-u = solver.simulate(start, 0.2, 0.1, 30)
-v = solver.simulate(start, 0.2, 0.1, 30, scheme="implicit")
-g = solver.gradient(start, 0.2, 0.1, 30, lambda c: (float((c ** 2).sum()), 2 * c))
+u = kpp.simulate(start, 0.2, 0.1, 30)
+v = kpp.simulate(start, 0.2, 0.1, 30, scheme="implicit")
+g = kpp.gradient(start, 0.2, 0.1, 30, lambda c: (float((c ** 2).sum()), 2 * c))
 np.savez(sys.argv[1], u=u, v=v, initial=g.initial, rates=[g.diffusivity, g.proliferation])
 """
 

@@ -12,7 +12,7 @@ rho are to be read as per T. Nor are the thresholds known: they are fixed as wel
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, optimize, sparse
 from scipy.special import erf
 
-from predictgbm.growth.fisher_kpp import FisherKPP, Vector
+from predictgbm.growth.solver import FisherKPP, Vector
 
 #: Age of the tumour, in days.
 DAYS = 100.0
@@ -254,15 +254,17 @@ class _Level:
         coarse = np.where(share >= 0.5, block_mean(relative, factors) / np.maximum(share, 1e-6), 0)
         self.solver = FisherKPP(coarse, self.spacing)
         self.shape = coarse.shape
-        tissue = coarse > 0
-        self.surfaces = [
-            (
-                _interpolation(s.inner, tissue, self.spacing, self.origin),
-                _interpolation(s.outer, tissue, self.spacing, self.origin),
-                s,
-            )
-            for s in surfaces
-        ]
+        self.surfaces = [self._see(s, coarse > 0) for s in surfaces]
+
+    def _see(
+        self, s: _Surface, tissue: NDArray[np.bool_]
+    ) -> tuple[sparse.csr_matrix, sparse.csr_matrix, _Surface]:
+        """Prepare the reading of both sides of a surface, where this grid has tissue there."""
+        inner = _interpolation(s.inner, tissue, self.spacing, self.origin)
+        outer = _interpolation(s.outer, tissue, self.spacing, self.origin)
+        seen = (inner.sum(axis=1) > 0.5) & (outer.sum(axis=1) > 0.5)
+        weight = s.weight * np.asarray(seen).ravel()
+        return inner, outer, replace(s, weight=weight / max(weight.sum(), 1e-30))
 
     def concentration(self, p: Parameters) -> NDArray[np.float32]:
         start = gaussian_seeds(self.shape, self.spacing, p.seeds, p.peaks, origin=self.origin)
@@ -400,10 +402,10 @@ def calibrate(
     """
     h = np.asarray(spacing, float)
     tissue = relative > 0
+    # Without any edema the border of the whole tumour is not known, rather than equal to that of the core.
+    visible = [(core, CORE_THRESHOLD)] + [(whole, EDEMA_THRESHOLD)] * bool((whole & ~core).any())
     surfaces = [
-        s
-        for s in (_surface(core, tissue, h, CORE_THRESHOLD), _surface(whole, tissue, h, EDEMA_THRESHOLD))
-        if len(s.weight)
+        s for s in (_surface(mask, tissue, h, threshold) for mask, threshold in visible) if len(s.weight)
     ]
     radius = float((3.0 * whole.sum() * h.prod() / (4.0 * np.pi)) ** (1.0 / 3.0))
     foci = find_foci(core if core.any() else whole, tissue, h)
@@ -424,8 +426,8 @@ def calibrate(
             level.jacobian,
             bounds=(low, high),
             x_scale=_scale(vector),
-            ftol=1e-3,
-            xtol=1e-3,
+            ftol=1e-4,
+            xtol=1e-4,
             gtol=1e-6,
             max_nfev=LARGEST_ITERATIONS,
         )
