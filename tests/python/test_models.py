@@ -35,7 +35,7 @@ def written(folder, *entries):
 
 def test_shipped_models_are_valid_and_their_functions_take_what_is_listed():
     models = read_models(MODELS, SCHEMA)
-    assert list(models)[:4] == ["soc", "distance", "loti", "fisher_kpp"]
+    assert list(models)[:4] == ["soc", "distance", "loti", "fisherkpp"]
     for model in models.values():
         assert callable(load_function(model))
         assert model.title

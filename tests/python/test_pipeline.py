@@ -21,7 +21,7 @@ from predictgbm.labels import CORE, RECURRENCE, region
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL_EXAM = ROOT.parent / "shared" / "data" / "brats2021_00001"
-MODELS = ["distance", "fisher_kpp", "loti", "soc"]
+MODELS = ["distance", "fisherkpp", "loti", "soc"]
 PATIENTS = 3
 
 pytestmark = pytest.mark.pipeline

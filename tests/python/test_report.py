@@ -28,7 +28,7 @@ from predictgbm.report.results import REFERENCE_COLOR, Results, parse_bytes, par
 
 ROOT = Path(__file__).resolve().parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
-GAIN = {"soc": 0.0, "distance": 0.005, "loti": 0.04, "fisher_kpp": 0.07, "mine": -0.1}
+GAIN = {"soc": 0.0, "distance": 0.005, "loti": 0.04, "fisherkpp": 0.07, "mine": -0.1}
 #: The title an outside model would use to take over the page.
 EVIL = '<img src=x onerror=document.title="taken"> & "mine"'
 
@@ -243,7 +243,7 @@ def write_statistics(tables: Path, metrics: list[dict[str, Any]], models: list[s
                     "p_pratt": 0.03125,
                     "p_wilcox": 0.0625,
                     "p_signflip": 0.04,
-                    "p_adjusted": 5.7e-6 if model == "fisher_kpp" else 0.125,
+                    "p_adjusted": 5.7e-6 if model == "fisherkpp" else 0.125,
                 }
                 | {
                     "shift": np.median(shifts),
@@ -349,7 +349,7 @@ def test_headline_shows_the_means_of_the_metrics(run: Path, page: Page) -> None:
     start = page.texts.index("Better / equal / worse")
     shown = page.texts[start : start + 50]
     titles = {"soc": "Standard of care", "distance": "Distance to core", "loti": "LOTI"}
-    for model, title in {**titles, "fisher_kpp": "Fisher-KPP", "mine": EVIL}.items():
+    for model, title in {**titles, "fisherkpp": "Fisher-KPP", "mine": EVIL}.items():
         values = [100 * float(row["coverage_enhancing"]) for row in rows if row["model"] == model]
         at = shown.index(title)
         assert shown[at + 1] == str(len(values))

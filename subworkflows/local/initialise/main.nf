@@ -115,16 +115,26 @@ def outdirFault(String path) {
     }
 }
 
+// What is wrong with one entry of a model list, by the required and known fields of assets/schema_models.json.
+def modelFaults(entry, Map fields, boolean outside) {
+    if (!(entry instanceof Map)) {
+        return ["'${entry}' is not an entry with fields"]
+    }
+    def missing = fields.required.findAll { name -> entry[name] == null }.collect { name -> "${entry.name}: ${name}: is missing" }
+    def unknown = entry.keySet().findAll { name -> !fields.properties.containsKey(name) }.collect { name -> "${entry.name}: ${name}: unknown field" }
+    def named = entry.name ==~ fields.properties.name.pattern ? [] : ["${entry.name}: name: ${fields.properties.name.description}"]
+    def bare = (outside ? entry.container : entry.function || entry.container) ? [] : ["${entry.name}: container: is missing, an outside model comes as one"]
+    return named + missing + unknown + bare
+}
+
 // The models of a list file; entries of an outside list must name a container.
 def readModels(String path, boolean outside) {
+    def fields = readDocument("${projectDir}/assets/schema_models.json")['$defs'].model
     def parsed = readDocument(path)
-    def models = parsed instanceof Map ? parsed.models : null
-    if (!(models instanceof List) || !models.every { entry -> entry instanceof Map && entry.name ==~ /[a-z][a-z0-9_]*/ }) {
-        error("${path}: expected a list 'models:' whose entries have a name of lower-case letters, digits and _; docs/add_a_model.md shows one")
-    }
-    def bare = models.findAll { entry -> outside ? !entry.container : !(entry.function || entry.container) }
-    if (bare) {
-        error("${path}: ${bare*.name.join(', ')}: no container given; docs/add_a_model.md shows the entry of an outside model")
+    def models = parsed instanceof Map && parsed.models instanceof List ? parsed.models : null
+    def faults = models ? models.collectMany { entry -> modelFaults(entry, fields, outside) } : ["expected a list 'models:'"]
+    if (faults) {
+        error("The model list ${path} has ${faults.size()} fault(s), docs/add_a_model.md shows a good one:\n" + faults.collect { fault -> "  ${fault}" }.join('\n'))
     }
     return models
 }
