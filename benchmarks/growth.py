@@ -21,7 +21,7 @@ from predictgbm.atlas import load_atlas
 from predictgbm.growth import calibration, kernels
 from predictgbm.growth.compilation import kernel, threads
 from predictgbm.growth.fisher_kpp import predict
-from predictgbm.growth.solver import CELLS_PER_THREAD, FisherKPP, bounding_box, relative_diffusivity
+from predictgbm.growth.solver import FisherKPP, bounding_box, relative_diffusivity
 
 DAYS = 100.0
 #: Bytes a step must move per cell: concentration and diffusivity in, concentration out, four bytes each.
@@ -65,8 +65,8 @@ class StepTiming(NamedTuple):
     same_size: float
 
 
-def measure_step(relative: NDArray[np.float32], repeat: int) -> StepTiming:
-    """Time one step on a box against the triad, in turn, so that both see the same machine.
+def measure_step(relative: NDArray[np.float32], repeat: int, count: int) -> StepTiming:
+    """Time one step on a box against the triad on so many threads, in turn, so that both see the same machine.
 
     A step must read concentration and diffusivity and write concentration: 12 bytes a cell, as many as the triad
     moves per element. One triad has arrays far larger than any cache, another has as many elements as the box.
@@ -84,8 +84,8 @@ def measure_step(relative: NDArray[np.float32], repeat: int) -> StepTiming:
         lambda: triad(*small, np.float32(0.5)),
     ]
     least = [np.inf] * 3
-    with threads(relative.size // CELLS_PER_THREAD):
-        for _ in range(10 * repeat):
+    with threads(count):
+        for _ in range(20 * repeat):
             for n, call in enumerate(calls):
                 call()  # bring the arrays to where this call leaves them
                 least[n] = min(least[n], measure_time(call, 1).wall)
@@ -312,21 +312,17 @@ def compare_speed(
     print("error: |u - reference| / |reference|, reference on the same grid in float64 with steps to zero")
     print(f"numpy: time of one step, least of {SAMPLE} on the whole brain, times the number of steps")
 
-    print(
-        f"\n{'one step':22}{'M cells':>8}{'ms':>8}{'bound ms':>10}{'times':>7}{'same-size triad ms':>20}{'times':>7}"
-    )
+    print(f"\n{'one step':23}{'M cells':>8}{'threads':>8}{'ms':>8}{'bound ms':>10}{'times':>7}", end="")
+    print(f"{'same-size triad ms':>20}{'times':>7}")
     for name, cells in (("whole brain", relative), ("active box at the end", relative[reach])):
-        t = measure_step(np.ascontiguousarray(cells), repeat)
-        times = t.step / t.from_memory, t.step / t.same_size
-        print(
-            f"{name:22}{cells.size / 1e6:8.2f}{1e3 * t.step:8.3f}{1e3 * t.from_memory:10.3f}{times[0]:7.2f}",
-            end="",
-        )
-        print(f"{1e3 * t.same_size:20.3f}{times[1]:7.2f}")
-    bandwidth = BYTES_PER_CELL * relative[reach].size / t.from_memory / 1e9
-    print(
-        f"bound: {BYTES_PER_CELL} bytes a cell at the {bandwidth:.1f} GB/s of the triad from memory, same threads"
-    )
+        for count in sorted({1, numba.get_num_threads()}):
+            t = measure_step(np.ascontiguousarray(cells), repeat, count)
+            print(
+                f"{name:23}{cells.size / 1e6:8.2f}{count:8d}{1e3 * t.step:8.3f}{1e3 * t.from_memory:10.3f}",
+                end="",
+            )
+            print(f"{t.step / t.from_memory:7.2f}{1e3 * t.same_size:20.3f}{t.step / t.same_size:7.2f}")
+    print(f"bound: {BYTES_PER_CELL} bytes a cell at the speed of the triad from memory")
 
 
 def compare_calibration(atlas: Any, patients: int, resolution: int) -> None:

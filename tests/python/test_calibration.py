@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from predictgbm.growth import ModelError, calibration
-from predictgbm.growth.fisher_kpp import dice, predict
+from predictgbm.growth.fisher_kpp import predict
 from predictgbm.growth.solver import FisherKPP, relative_diffusivity
 
 Exam = dict[str, NDArray[Any]]
@@ -211,9 +211,3 @@ def test_foci_are_the_large_parts_of_the_core_largest_first() -> None:
     core = ball((30, 40, 40), 6) | ball((80, 80, 50), 10) | ball((60, 100, 40), 1)
     foci = calibration.find_foci(core, np.ones(SHAPE, bool), TWO_MM)
     np.testing.assert_allclose(foci, [(80, 80, 50), (30, 40, 40)])
-
-
-def test_dice_of_known_masks() -> None:
-    a, b = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 0], bool)
-    assert dice(a, b) == 0.5
-    assert dice(np.zeros(4, bool), np.zeros(4, bool)) is None

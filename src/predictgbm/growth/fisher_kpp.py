@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from predictgbm.evaluation import dice
 from predictgbm.growth import ModelError, Prediction, calibration
 from predictgbm.growth.solver import (
     TISSUE_THRESHOLD,
@@ -27,12 +28,6 @@ from predictgbm.labels import CORE, WHOLE_TUMOR, region
 #: The active box of the final run follows the concentration down to this: its faint tail ranks the voxels far from
 #: the tumour.
 RANKING_THRESHOLD = 1e-24
-
-
-def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float | None:
-    """Return the Dice overlap of two masks, None where both are empty."""
-    total = int(a.sum()) + int(b.sum())
-    return 2.0 * int((a & b).sum()) / total if total else None
 
 
 def predict(
@@ -107,7 +102,7 @@ def predict(
             "threshold_core": calibration.CORE_THRESHOLD,
             "threshold_edema": calibration.EDEMA_THRESHOLD,
             "misfit_mm": misfit,
-            "dice_core": dice(image > calibration.CORE_THRESHOLD, core),
+            "dice_core": dice(image > calibration.CORE_THRESHOLD, core) if core.any() else None,
             "dice_whole": dice(image > calibration.EDEMA_THRESHOLD, whole),
             "displaced_voxels": int(displaced.sum()),
             "uncovered_voxels": int(unknown.sum()),
