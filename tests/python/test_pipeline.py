@@ -71,6 +71,7 @@ def sheet(benchmark: Path) -> list[dict[str, str]]:
         for column, value in row.items():
             if value.endswith(".nii.gz"):
                 row[column] = str(simulated / value)
+        row["patient"] = row["patient"].removeprefix("sub-")
     return table
 
 

@@ -42,12 +42,15 @@ SMALLEST_FOCUS_ML = 0.2
 SMALLEST_FOCUS_SHARE = 0.05
 LARGEST_FOCI = 4
 
-DIFFUSIVITY_RANGE = (1e-3, 5.0)
-PROLIFERATION_RANGE = (2e-3, 1.0)
-#: Weak belief that decides only what the surfaces leave open: the logarithms' mean, and mm of misfit per e-fold away.
-PRIOR = (0.15, 0.1)
-PRIOR_MM = 0.03
-
+#: Speed of the front 2 sqrt(D rho), in mm / day, and its width sqrt(D / rho), in mm.
+SPEED_RANGE = (0.005, 2.0)
+WIDTH_RANGE = (0.4, 15.0)
+#: Weak belief that decides only what the surfaces leave open: speed and width, and mm of misfit per e-fold away.
+BELIEF = (0.2, 1.5)
+BELIEF_MM = (0.03, 0.2)
+#: Logits are turned into mm by their slope at the surface, or by this, in 1 / mm, if that is steeper. A front steeper
+#: than the image resolves would else reach its floor at once and make a far surface look near.
+STEEPEST = 1.0
 #: Steps of the least squares on one grid.
 LARGEST_ITERATIONS = 15
 
@@ -76,8 +79,9 @@ class Parameters:
     peaks: NDArray[np.float64]
 
     def to_vector(self) -> NDArray[np.float64]:
-        """Return log D, log rho, all seed positions, and the log peaks of all seeds but the first."""
-        logs = np.log([self.diffusivity, self.proliferation])
+        """Return log speed, log width, all seed positions, and the log peaks of all seeds but the first."""
+        d, rho = self.diffusivity, self.proliferation
+        logs = np.log([2.0 * np.sqrt(d * rho), np.sqrt(d / rho)])
         return np.concatenate([logs, self.seeds.ravel(), np.log(self.peaks[1:])])
 
     @staticmethod
@@ -85,9 +89,9 @@ class Parameters:
         """Undo :meth:`to_vector`."""
         n = (len(vector) - 1) // 4
         peaks = np.concatenate([[SEED_PEAK], np.exp(vector[2 + 3 * n :])])
-        return Parameters(
-            float(np.exp(vector[0])), float(np.exp(vector[1])), vector[2 : 2 + 3 * n].reshape(n, 3), peaks
-        )
+        speed, width = np.exp(vector[:2]).tolist()
+        seeds = vector[2 : 2 + 3 * n].reshape(n, 3)
+        return Parameters(0.5 * speed * width, 0.5 * speed / width, seeds, peaks)
 
 
 def gaussian_seeds(
@@ -280,9 +284,11 @@ class _Level:
             a, b = inner @ logit, outer @ logit
             # The mean of |n_axis| over faces weighted by area is 2/3 of the slope along the normal.
             slope = 1.5 * np.sum(s.weight * np.abs(a - b) / s.step)
-            distance = (0.5 * (a + b) - np.log(s.threshold / (1 - s.threshold))) / max(slope, 1e-3)
+            distance = (0.5 * (a + b) - np.log(s.threshold / (1 - s.threshold))) / np.clip(
+                slope, 1e-3, STEEPEST
+            )
             parts.append(np.sqrt(s.weight) * _robust(distance))
-        parts.append(PRIOR_MM * (vector[:2] - np.log(PRIOR)))
+        parts.append(np.array(BELIEF_MM) * (vector[:2] - np.log(BELIEF)))
         return np.concatenate(parts)
 
     def jacobian(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -342,14 +348,14 @@ def _bounds(vector: NDArray[np.float64], reach: float) -> tuple[NDArray[np.float
     n = (len(vector) - 1) // 4
     low = np.concatenate(
         [
-            np.log([DIFFUSIVITY_RANGE[0], PROLIFERATION_RANGE[0]]),
+            np.log([SPEED_RANGE[0], WIDTH_RANGE[0]]),
             vector[2 : 2 + 3 * n] - reach,
             np.full(n - 1, np.log(1e-8)),
         ]
     )
     high = np.concatenate(
         [
-            np.log([DIFFUSIVITY_RANGE[1], PROLIFERATION_RANGE[1]]),
+            np.log([SPEED_RANGE[1], WIDTH_RANGE[1]]),
             vector[2 : 2 + 3 * n] + reach,
             np.zeros(n - 1),
         ]
@@ -363,13 +369,8 @@ def _search(level: _Level, foci: NDArray[np.float64], radius: float) -> Paramete
     best: tuple[float, Parameters] | None = None
     for width in (1.0, 2.0, 4.0, 8.0):
         for factor in (0.7, 1.0, 1.4, 2.0):
-            speed = factor * radius / DAYS
-            p = Parameters(
-                float(np.clip(0.5 * speed * width, *DIFFUSIVITY_RANGE)),
-                float(np.clip(0.5 * speed / width, *PROLIFERATION_RANGE)),
-                foci,
-                peaks,
-            )
+            speed = float(np.clip(factor * radius / DAYS, *SPEED_RANGE))
+            p = Parameters(0.5 * speed * width, 0.5 * speed / width, foci, peaks)
             cost = float(np.sum(level.residual(p.to_vector()) ** 2))
             if best is None or cost < best[0]:
                 best = cost, p

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -72,13 +73,17 @@ def cohort_of(number: int) -> Cohort:
     Patients are dealt out one by one to the cohort that lags most behind its share, so that each prefix has the
     right proportions and 243 patients have them exactly (40 : 61 : 142), whatever their total number.
     """
-    dealt = [0] * len(COHORTS)
-    chosen = 0
-    for n in range(1, (number - 1) % CYCLE + 2):
-        lag = [c.share * n / CYCLE - d for c, d in zip(COHORTS, dealt, strict=True)]
-        chosen = int(np.argmax(lag))
-        dealt[chosen] += 1
-    return COHORTS[chosen]
+    return COHORTS[_deal()[(number - 1) % CYCLE]]
+
+
+@cache
+def _deal() -> tuple[int, ...]:
+    """Return the index of the cohort of each patient of one cycle."""
+    order: list[int] = []
+    for n in range(1, CYCLE + 1):
+        lag = [c.share * n / CYCLE - order.count(i) for i, c in enumerate(COHORTS)]
+        order.append(lag.index(max(lag)))
+    return tuple(order)
 
 
 @dataclass(frozen=True)
@@ -276,7 +281,7 @@ def _draw_course(
     rates = Rates(
         mobility=float(rng.uniform(0.4, 1.0)),
         leave=float(np.exp(rng.uniform(np.log(0.004), np.log(0.016)))),
-        hypoxia=float(rng.uniform(0.66, 0.78)),
+        hypoxia=float(rng.uniform(0.60, 0.75)),
         push=float(rng.uniform(0.15, 0.3)),
     )
 
@@ -299,14 +304,15 @@ def _draw_course(
     cells, early = grow(cells, medium, rates, 0.85 * tumor_ml, VISIBLE_CORE, 500)
 
     # Single cells that went far along the tracts found colonies too small to be seen.
-    satellites = int(rng.poisson(2.2))
+    satellites = int(rng.poisson(1.8))
     extra = np.zeros_like(start)
     away = ndimage.distance_transform_edt(cells.core < VISIBLE_CORE, sampling=grid.spacing)
-    weight = (cells.migrating.clip(0, None) ** 0.3) * (away > 12) * (away < 60) * tissue
+    weight = (cells.migrating.clip(0, None) ** 0.2) * (away > 16) * (away < 60) * tissue
     for _ in range(satellites):
         centre = _pick(rng, weight.astype(np.float32), grid)
         if centre is not None:
-            extra += _spot(grid, centre, 1.8, float(np.exp(rng.uniform(np.log(0.002), np.log(0.06)))))
+            height = float(np.exp(rng.uniform(np.log(0.004), np.log(0.08))))
+            extra += _spot(grid, centre, float(rng.uniform(1.5, 4.0)), height)
     seeded = Cells(
         np.minimum(cells.proliferating + extra * tissue, 1).astype(np.float32),
         cells.migrating,
@@ -327,8 +333,8 @@ def _draw_course(
     # Treatment kills most of what is left, most of all in the irradiated volume, and unevenly: what survives
     # decides where the tumour comes back.
     away = ndimage.distance_transform_edt(before.core < VISIBLE_CORE, sampling=grid.spacing)
-    dose = 1 / (1 + np.exp((away - 20) / 3))
-    kill = float(rng.uniform(2.5, 10.0))
+    dose = 1 / (1 + np.exp((away - 16) / 2.5))
+    kill = float(rng.uniform(2.0, 9.0))
     spread = float(rng.uniform(1.2, 2.4))
     log_survival = -1 - kill * dose + spread * random_field(rng, grid, 9.0) - 0.5 * spread
     survival = np.exp(np.minimum(log_survival, 0)).astype(np.float32)

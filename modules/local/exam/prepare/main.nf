@@ -20,7 +20,7 @@ process EXAM_PREPARE {
     cat > row.json <<'END_OF_ROW'
     ${groovy.json.JsonOutput.toJson(row)}
     END_OF_ROW
-    prepare_exam.py --row row.json --atlas ${atlas} --out-dir exam/${meta.id} --failure ${meta.id}_failure.json ${args} ${[files].flatten().join(' ')}
+    prepare_exam.py --row row.json --atlas ${atlas} --out-dir exam/${meta.id} --failure ${meta.id}_failure.json ${args} ${files}
     if [ -e exam/${meta.id}/exam.json ]; then cp exam/${meta.id}/exam.json ${meta.id}_exam.json; fi
     print_versions.py ${task.process} > versions.yml
     """

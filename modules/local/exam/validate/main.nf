@@ -10,13 +10,12 @@ process EXAM_VALIDATE {
     tuple val(meta), path("${meta.id}_faults.json"), emit: faults
 
     script:
-    def given = [files].flatten()
     def against = reference ? "--reference ${reference}" : ''
     """
     cat > row.json <<'END_OF_ROW'
     ${groovy.json.JsonOutput.toJson(row)}
     END_OF_ROW
-    validate_exam.py --row row.json --out ${meta.id}_faults.json ${against} ${given.join(' ')}
+    validate_exam.py --row row.json --out ${meta.id}_faults.json ${against} ${files}
     """
 
     stub:
