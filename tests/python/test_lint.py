@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -142,3 +143,31 @@ def test_nf_core_lint(snapshot: Path, tmp_path: Path) -> None:
         PATH=os.pathsep.join([str(tmp_path), os.environ["PATH"]]),
     )
     assert "0 Tests Failed" in shown.replace("  ", " "), shown
+
+
+@pytest.mark.network
+@pytest.mark.pipeline
+def test_pipeline_under_the_strict_parser(tmp_path: Path) -> None:
+    shown = tool(
+        str(LAUNCHER),
+        *(
+            "run",
+            "-profile",
+            "test,standard",
+            "--simulate",
+            "1",
+            "--models",
+            "soc,distance",
+            "--outdir",
+            "results",
+        ),
+        cwd=tmp_path,
+        NXF_VER="25.04.4",
+        NXF_SYNTAX_PARSER="v2",
+        NXF_ANSI_LOG="false",
+    )
+    assert re.search(r"version 25\.04\.4", shown)
+    report = tmp_path / "results" / "multiqc" / "multiqc_report.html"
+    assert report.stat().st_size > 10_000
+    plans = [path.name for path in (tmp_path / "results").glob("sub-*/ses-*/*_desc-isovol_mask.nii.gz")]
+    assert sorted(re.findall(r"model-(\w+)_", " ".join(plans))) == ["distance", "soc"]
