@@ -44,7 +44,7 @@ class Folder {
 
     // A cell is plain, or in quotes that are doubled inside.
     private static List<String> cells(String line) {
-        return (line =~ /(?:^|,)(?:"((?:[^"]|"")*)"|([^,]*))/).collect { _all, quoted, plain -> quoted == null ? plain : quoted.replace('""', '"') }
+        return (",${line}" =~ /,(?:"((?:[^"]|"")*)"|([^,]*))/).collect { _all, quoted, plain -> quoted == null ? plain : quoted.replace('""', '"') }
     }
 
 }

@@ -11,10 +11,7 @@ class Nifti {
 
     static Map content(path) {
         def buffer = open(path)
-        def shape = extent(buffer)
-        def zooms = (1..shape.size()).collect { axis -> round(buffer.getFloat(76 + 4 * axis)) }
-        def affine = (0..<12).collect { index -> round(buffer.getFloat(280 + 4 * index)) }
-        def values = voxels(buffer, shape.inject(1) { a, b -> a * b })
+        def values = voxels(buffer, extent(buffer).inject(1) { a, b -> a * b })
         def digest = MessageDigest.getInstance('SHA-256')
         def sum = 0.0d
         def positive = 0
@@ -25,10 +22,7 @@ class Nifti {
             sum += value
             positive += value > 0 ? 1 : 0
         }
-        return [
-            shape: shape,
-            zooms: zooms,
-            affine: affine,
+        return header(buffer) + [
             positive: positive,
             mean: round(sum / values.length),
             sha256: digest.digest().encodeHex().toString(),
@@ -37,13 +31,17 @@ class Nifti {
 
     /** Shape, voxel size and position without the voxels, for images whose last digits may differ between processors. */
     static Map grid(path) {
-        return content(path).subMap(['shape', 'zooms', 'affine'])
+        return header(open(path))
     }
 
     /** Number of voxels with a value, such as a label. */
     static int count(path, double wanted) {
         def buffer = open(path)
-        return voxels(buffer, extent(buffer).inject(1) { a, b -> a * b }).count { value -> value == wanted } as int
+        int found = 0
+        for (double value in voxels(buffer, extent(buffer).inject(1) { a, b -> a * b })) {
+            found += value == wanted ? 1 : 0
+        }
+        return found
     }
 
     private static ByteBuffer open(path) {
@@ -52,6 +50,13 @@ class Nifti {
             buffer.order(ByteOrder.BIG_ENDIAN)
         }
         return buffer
+    }
+
+    private static Map header(ByteBuffer buffer) {
+        def shape = extent(buffer)
+        def zooms = (1..shape.size()).collect { axis -> round(buffer.getFloat(76 + 4 * axis)) }
+        def affine = (0..<12).collect { index -> round(buffer.getFloat(280 + 4 * index)) }
+        return [shape: shape, zooms: zooms, affine: affine]
     }
 
     private static List<Integer> extent(ByteBuffer buffer) {
