@@ -73,7 +73,8 @@ def parameterFault(String name, value, Map property) {
 
 def parameterFaults(Map values, String schema) {
     def properties = schemaProperties(schema)
-    def given = values.findAll { name, value -> value != null && !name.contains('-') }
+    // nf-test hands its own parameter to every workflow it tests.
+    def given = values.findAll { name, value -> value != null && !name.contains('-') && name != 'nf_test_output' }
     def unknown = given.keySet().findAll { name -> !properties.containsKey(name) }.collect { name ->
         def near = properties.keySet().closest(name).take(1)
         "--${name}: unknown parameter" + (near ? "; did you mean --${near[0]}?" : '; see --help')
