@@ -27,13 +27,13 @@ PATIENTS = 3
 pytestmark = pytest.mark.pipeline
 
 
-def run(cwd: Path, *arguments: object, status: int = 0) -> str:
+def run(cwd: Path, *arguments: object, status: int = 0, env: dict[str, str] | None = None) -> str:
     """Run the pipeline in ``cwd``, demand its exit status, and return what it printed."""
     cwd.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         [str(ROOT / "predictgbm"), "run", *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "NXF_ANSI_LOG": "false"},
+        env={**(env or os.environ), "NXF_ANSI_LOG": "false"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -372,6 +372,82 @@ def test_bad_map_costs_that_model_that_patient(sheet: list[dict[str, str]], tmp_
         "-profile",
         "standard",
         "-resume",
+    )
+
+
+@pytest.mark.podman
+def test_outside_model_comes_as_a_container(
+    podman: dict[str, str], sheet: list[dict[str, str]], tmp_path: Path
+) -> None:
+    """A container that obeys the published contract: it scores by FLAIR where ADC is given, and else gives up."""
+    (tmp_path / "model.sh").write_text(
+        """#!/bin/sh
+set -e
+cd /mlcube_io0/Patient-00000
+for name in gm wm csf tumorseg t1c flair brain_mask; do test -s 00000-$name.nii.gz; done
+if touch /mlcube_io0/written 2>/dev/null; then echo the input can be written; exit 8; fi
+if grep -v -e Iface -e lo /proc/net/route | grep -q .; then echo there is a network; exit 9; fi
+test -s 00000-adc.nii.gz || { echo this model needs ADC; exit 7; }
+cp 00000-flair.nii.gz /mlcube_io1/00000.nii.gz
+"""
+    )
+    (tmp_path / "Containerfile").write_text(
+        f'FROM {podman["BASE_IMAGE"]}\nCOPY --chmod=755 model.sh /model.sh\nENTRYPOINT ["/model.sh"]\n'
+    )
+    subprocess.run(
+        ["podman", "build", "-q", "-t", "localhost/flairmodel:test", str(tmp_path)],
+        env=podman,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    (tmp_path / "outside.yml").write_text(
+        """models:
+  - name: flairmodel
+    title: Brightness of FLAIR
+    description: The brighter, the sooner treated.
+    citation: Made for this test
+    inputs: [flair, adc]
+    output: rank
+    container: localhost/flairmodel:test
+    cpus: 1
+    memory: 1 GB
+    time: 10 min
+"""
+    )
+    table = [{**row} for row in sheet]
+    first = preop(table, 0)
+    first["adc"] = str(tmp_path / "adc.nii.gz")
+    image = read_image(first["t2"])
+    write_image(first["adc"], image.data, image.affine)
+    path = write_sheet(tmp_path / "sheet.csv", table)
+    options = [
+        "--input",
+        path,
+        "--external_models",
+        "outside.yml",
+        "--models",
+        "soc,flairmodel",
+        "--external_engine",
+        "podman",
+    ]
+    run(tmp_path, *options, "--outdir", "results", "-profile", "standard", status=3, env=podman)
+    tables = tmp_path / "results" / "tables"
+    assert [row["patient"] for row in rows(tables / "metrics.csv") if row["model"] == "flairmodel"] == [
+        first["patient"]
+    ]
+    failures = rows(tables / "failures.csv")
+    assert {row["model"] for row in failures} == {"flairmodel"}
+    assert len(failures) == PATIENTS - 1
+    assert all("this model needs ADC" in row["reason"] for row in failures)
+    plan = next((tmp_path / "results").glob("sub-*/ses-pre/*_model-flairmodel_desc-isovol_mask.nii.gz"))
+    soc = plan.with_name(plan.name.replace("flairmodel", "soc"))
+    inside = read_image(plan, np.uint8).data > 0
+    assert inside.sum() == (read_image(soc, np.uint8).data > 0).sum()
+    brain = read_image(next(plan.parent.glob("*_desc-brain_mask.nii.gz")), np.uint8).data > 0
+    flair = read_image(next(plan.parent.glob("*_FLAIR.nii.gz"))).data
+    assert flair[inside].min() >= flair[brain & ~inside].max() - 1e-4
+    assert "Brightness of FLAIR" in (tmp_path / "results" / "multiqc" / "multiqc_report.html").read_text(
+        encoding="utf-8"
     )
 
 
