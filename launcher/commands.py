@@ -46,6 +46,9 @@ def base_environment(programs: Path) -> dict[str, str]:
         "VIRTUAL_ENV": str(programs.parent),
         "PYTHONNOUSERSITE": "1",
     }
+    if shutil.which("ps") is None:
+        # Nextflow needs it to measure tasks; a small Debian system has none.
+        env["PATH"] += f"{os.pathsep}{ROOT / 'launcher' / 'programs'}"
     env.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))
     return env
 

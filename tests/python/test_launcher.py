@@ -307,6 +307,36 @@ def test_last_value_of_an_option_counts(launcher: ModuleType) -> None:
     assert launcher.option([], "--outdir") is None
 
 
+def test_tasks_are_measured_on_a_machine_without_ps(bare_path: Path, hello: Path) -> None:
+    java = shutil.which("java")
+    if java is None:
+        pytest.skip("needs a Java on PATH")
+    (bare_path / "java").symlink_to(java)
+    (bare_path / "ps").unlink()
+    done = start(
+        "nextflow", "run", "main.nf", "--pause", "2", "-with-trace", "trace", cwd=hello, PATH=str(bare_path)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    header, values = (line.split("\t") for line in (hello / "trace").read_text().splitlines())
+    assert dict(zip(header, values, strict=True))["peak_rss"].endswith("MB")
+
+
+def test_stand_in_for_ps_lists_what_ps_lists() -> None:
+    words = ["-e", "-o", "pid=", "-o", "ppid="]
+    program = ROOT / "launcher" / "programs" / "ps"
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        own = subprocess.run([program, *words], capture_output=True, text=True, check=True).stdout
+        real = subprocess.run(["ps", *words], capture_output=True, text=True, check=True).stdout
+    finally:
+        child.kill()
+        child.wait()
+    pairs = [{tuple(line.split()) for line in text.splitlines()} for text in (own, real)]
+    assert (str(child.pid), str(os.getpid())) in pairs[0]
+    # Other processes come and go between the two.
+    assert len(pairs[0] & pairs[1]) > 0.5 * len(pairs[1])
+
+
 # Cache
 
 
