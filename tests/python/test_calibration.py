@@ -171,6 +171,29 @@ def test_awkward_tumours_still_give_a_map(
     assert (labels.ravel()[best] > 0).mean() > (0.6 if n > 1 else 0.0)
 
 
+@pytest.mark.parametrize("width", [0.4, 1.0, 3.0])
+def test_far_surface_counts_as_far_however_steep_the_front(width: float) -> None:
+    # A front that is a step between core and edema would else fit both better than one with a slope.
+    tissue, spacing, seed = np.ones(SHAPE, np.float32), np.array(TWO_MM), np.array([[56.0, 64.0, 48.0]])
+    speed = 0.12
+    vector = calibration.Parameters(
+        0.5 * speed * width, 0.5 * speed / width, seed, np.array([0.5])
+    ).to_vector()
+
+    def misfit(radius: float) -> float:
+        label = ball((56, 64, 48), radius)
+        surface = calibration._surface(label, label >= 0, spacing, calibration.CORE_THRESHOLD)
+        level = calibration._Level(tissue, [surface], spacing, (1, 1, 1))
+        return float(np.sqrt((level.residual(vector)[:-2] ** 2).sum()))
+
+    radii = np.arange(6.0, 40.0, 2.0)
+    misfits = [misfit(r) for r in radii]
+    nearest = int(np.argmin(misfits))
+    away = radii[nearest:] - radii[nearest]
+    assert away.max() >= 20
+    assert np.all(np.array(misfits[nearest:]) > 0.6 * calibration._robust(away))
+
+
 def test_tumour_where_the_maps_show_only_csf_can_still_grow(exam: Exam) -> None:
     labels = np.where(ball((56, 64, 48), 4), 3, 0).astype(np.uint8)
     assert exam["csf"][labels == 3].min() > 0.7

@@ -107,7 +107,7 @@ def test_published_plans_have_one_volume_and_the_scores_are_theirs(benchmark: Pa
     scores = {(row["patient"], row["model"]): row for row in rows(results / "tables" / "metrics.csv")}
     for exam in sorted(results.glob("sub-*/ses-pre")):
         patient = exam.parent.name.removeprefix("sub-")
-        brain = read_image(next(exam.glob("*_desc-brain_mask.nii.gz")), np.uint8)
+        brain = read_image(next(exam.glob("anat/*_desc-brain_mask.nii.gz")), np.uint8)
         plans = {
             model: read_image(next(exam.glob(f"*_model-{model}_desc-isovol_mask.nii.gz")), np.uint8)
             for model in MODELS
@@ -128,12 +128,12 @@ def test_published_plans_have_one_volume_and_the_scores_are_theirs(benchmark: Pa
 def test_standard_plan_is_the_core_and_fifteen_millimetres(benchmark: Path) -> None:
     """Brute force over voxel centres, on the published files."""
     exam = next(iter(sorted((benchmark / "results").glob("sub-*/ses-pre"))))
-    labels = read_image(next(exam.glob("*_desc-tumor_dseg.nii.gz")), np.uint8)
+    labels = read_image(next(exam.glob("anat/*_desc-tumor_dseg.nii.gz")), np.uint8)
     plan = read_image(next(exam.glob("*_model-soc_desc-isovol_mask.nii.gz")), np.uint8).data > 0
     core = np.argwhere(region(labels.data, CORE)) * labels.spacing
     rng = np.random.default_rng(0)
     for index in rng.permutation(
-        np.argwhere(read_image(next(exam.glob("*_desc-brain_mask.nii.gz"))).data > 0)
+        np.argwhere(read_image(next(exam.glob("anat/*_desc-brain_mask.nii.gz"))).data > 0)
     )[:300]:
         near = np.linalg.norm(core - index * labels.spacing, axis=1).min()
         if abs(near - 15.0) > 1e-3:
@@ -232,11 +232,11 @@ def test_predict_on_a_real_exam(tmp_path: Path) -> None:
     plans = [
         read_image(next(exam.glob(f"*_model-{model}_desc-isovol_mask.nii.gz")), np.uint8) for model in MODELS
     ]
-    core = region(read_image(next(exam.glob("*_desc-tumor_dseg.nii.gz")), np.uint8).data, CORE)
+    core = region(read_image(next(exam.glob("anat/*_desc-tumor_dseg.nii.gz")), np.uint8).data, CORE)
     assert len({int(plan.data.sum()) for plan in plans}) == 1
     for plan in plans:
         assert (plan.data[core] > 0).mean() > 0.99, "a plan leaves the visible tumour"
-    assert json.loads((exam / "exam.json").read_text())["tissue"] == "atlas prior"
+    assert json.loads((exam / "anat" / "exam.json").read_text())["tissue"] == "atlas prior"
     assert "atlas prior" in (tmp_path / "results" / "multiqc" / "multiqc_report.html").read_text(
         encoding="utf-8"
     )
@@ -443,8 +443,8 @@ cp 00000-flair.nii.gz /mlcube_io1/00000.nii.gz
     soc = plan.with_name(plan.name.replace("flairmodel", "soc"))
     inside = read_image(plan, np.uint8).data > 0
     assert inside.sum() == (read_image(soc, np.uint8).data > 0).sum()
-    brain = read_image(next(plan.parent.glob("*_desc-brain_mask.nii.gz")), np.uint8).data > 0
-    flair = read_image(next(plan.parent.glob("*_FLAIR.nii.gz"))).data
+    brain = read_image(next(plan.parent.glob("anat/*_desc-brain_mask.nii.gz")), np.uint8).data > 0
+    flair = read_image(next(plan.parent.glob("anat/*_FLAIR.nii.gz"))).data
     assert flair[inside].min() >= flair[brain & ~inside].max() - 1e-4
     assert "Brightness of FLAIR" in (tmp_path / "results" / "multiqc" / "multiqc_report.html").read_text(
         encoding="utf-8"

@@ -47,7 +47,7 @@ SPEED_RANGE = (0.005, 2.0)
 WIDTH_RANGE = (0.4, 15.0)
 #: Weak belief that decides only what the surfaces leave open: speed and width, and mm of misfit per e-fold away.
 BELIEF = (0.2, 1.5)
-BELIEF_MM = (0.03, 0.2)
+BELIEF_MM = (0.03, 0.08)
 #: Logits are turned into mm by their slope at the surface, or by this, in 1 / mm, if that is steeper. A front steeper
 #: than the image resolves would else reach its floor at once and make a far surface look near.
 STEEPEST = 1.0

@@ -326,7 +326,7 @@ def _draw_course(
 
     # Resection: most of the core, its bed uneven; sometimes the surgeon must leave a part.
     complete = bool(rng.random() < 0.65)
-    solid: Volume = ndimage.gaussian_filter(np.clip(before.core / VISIBLE_CORE, 0, 1.5), 1.0)
+    solid: Volume = ndimage.gaussian_filter(1.5 * (before.core > VISIBLE_CORE).astype(np.float32), 1.0)
     bed_shape = np.maximum(random_field(rng, grid, 5.0), -0.8)
     cavity = _largest(solid - np.float32(0.78) - np.float32(0.08 if complete else 0.30) * bed_shape)
 

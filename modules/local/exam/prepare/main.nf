@@ -9,7 +9,6 @@ process EXAM_PREPARE {
 
     output:
     tuple val(meta), path("exam/${meta.id}", type: 'dir'), emit: exam, optional: true
-    path "exam/${meta.id}/*", emit: files, optional: true
     tuple val(meta), path("${meta.id}_exam.json"), emit: summary, optional: true
     tuple val(meta), path("*_failure.json"), emit: failure, optional: true
     path "versions.yml", emit: versions
