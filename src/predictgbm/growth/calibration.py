@@ -47,14 +47,15 @@ SPEED_RANGE = (0.005, 2.0)
 WIDTH_RANGE = (0.4, 15.0)
 #: Weak belief that decides only what the surfaces leave open: speed and width, and mm of misfit per e-fold away.
 BELIEF = (0.2, 1.5)
-BELIEF_MM = (0.03, 0.08)
+BELIEF_MM = (0.03, 0.03)
 #: Logits are turned into mm by their slope at the surface, or by this, in 1 / mm, if that is steeper. A front steeper
 #: than the image resolves would else reach its floor at once and make a far surface look near.
-STEEPEST = 1.0
+STEEPEST = 3.0
 #: Steps of the least squares on one grid.
 LARGEST_ITERATIONS = 15
 
-_FLOOR = 1e-8
+#: Least concentration told from none, so that a surface far ahead of the front still pulls.
+FLOOR = 1e-16
 
 
 @dataclass(frozen=True)
@@ -272,12 +273,12 @@ class _Level:
 
     def concentration(self, p: Parameters) -> NDArray[np.float32]:
         start = gaussian_seeds(self.shape, self.spacing, p.seeds, p.peaks, origin=self.origin)
-        return self.solver.simulate(start, p.diffusivity, p.proliferation, DAYS)
+        return self.solver.simulate(start, p.diffusivity, p.proliferation, DAYS, active_threshold=FLOOR)
 
     def residual(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the misfit in mm at each point of the surfaces, weighted to a mean square, and the weak belief."""
         p = Parameters.from_vector(vector)
-        u = np.clip(self.concentration(p).ravel().astype(float), _FLOOR, 1 - 1e-7)
+        u = np.clip(self.concentration(p).ravel().astype(float), FLOOR, 1 - 1e-7)
         logit = np.log(u / (1 - u))
         parts = []
         for inner, outer, s in self.surfaces:
