@@ -26,6 +26,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -96,11 +97,29 @@ def names_atlas(arguments: list[str]) -> bool:
     return False
 
 
+def check_writable(outdir: str) -> None:
+    """Make the results folder, or say why it cannot be: Nextflow's own word for it comes from deep inside."""
+    if "://" in outdir:
+        return
+    try:
+        Path(outdir).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=outdir):
+            pass
+    except OSError as error:
+        raise SetupError(
+            f"cannot write to the results folder {outdir} ({error.strerror}); choose another by --outdir, "
+            "or ask for the right to write there"
+        ) from error
+
+
 def pipeline_command(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     """Return command and variables of ``nextflow run`` on this pipeline."""
     programs = python_env.prepare()
     engine = nextflow.find()
     arguments = ["-resume" if word == "--resume" else word for word in arguments]
+    outdir = option(arguments, "--outdir")
+    if outdir is not None:
+        check_writable(outdir)
     if not {"--help", "-h", "-help"} & set(arguments) and not names_atlas(arguments):
         arguments += ["--atlas", str(atlas())]
     arguments = ["run", str(ROOT / "main.nf"), *arguments]
@@ -219,7 +238,7 @@ def main() -> int:
         return COMMANDS[words[0]](words[1:])
     except SetupError as error:
         say(f"ERROR: {error}")
-        return 3
+        return 1
     except KeyboardInterrupt:
         say("stopped")
         return 130

@@ -74,8 +74,10 @@ workflow PREDICTGBM {
         ch_options,
         ch_versions,
     )
+    report = REPORT.out.report
+    tables = EVALUATE.out.tables
 
     emit:
-    report = REPORT.out.report // path: multiqc_report.html
-    tables = EVALUATE.out.tables // path: tables/
+    report // path: multiqc_report.html
+    tables // path: tables/
 }

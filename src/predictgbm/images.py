@@ -10,6 +10,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 from numpy.typing import DTypeLike, NDArray
 
 #: Two affines describe the same grid when no voxel centre moves by more than this, in mm.
@@ -78,7 +79,7 @@ def read_image(path: str | os.PathLike[str], dtype: DTypeLike = np.float32) -> I
     try:
         image = nib.load(path)
         data = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, zlib.error, ValueError, nib.filebasedimages.ImageFileError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, ImageFileError) as error:
         raise ImageError(
             f"{path}: cannot be read as NIfTI, it is damaged, cut short or of another format "
             f"({type(error).__name__}: {error}); copy or export it again"

@@ -11,6 +11,7 @@ from importlib import resources
 import nibabel as nib
 import numpy as np
 from jinja2 import Environment
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from predictgbm.images import Image
@@ -75,7 +76,7 @@ def encode(image: Image, box: tuple[slice, slice, slice], labels: bool) -> str:
     data = image.data[box]
     data = data.astype(np.uint8) if labels else to_uint8(data.astype(np.float32))
     affine = image.affine.copy()
-    affine[:3, 3] = nib.affines.apply_affine(image.affine, [s.start or 0 for s in box])
+    affine[:3, 3] = apply_affine(image.affine, [s.start or 0 for s in box])
     volume = nib.Nifti1Image(data, affine)
     volume.set_sform(affine, code=2)
     volume.set_qform(affine, code=2)
@@ -120,7 +121,7 @@ def build_page(
         for layer in layers
     ]
     centre = [float(c.mean()) for c in np.nonzero(focus if focus.any() else brain)]
-    cross = nib.affines.apply_affine(layers[0].image.affine, centre).round(1).tolist()
+    cross = apply_affine(layers[0].image.affine, centre).round(1).tolist()
     template = (
         resources.files("predictgbm.report")
         .joinpath("templates/viewer.html.jinja")

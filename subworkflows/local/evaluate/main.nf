@@ -57,9 +57,12 @@ workflow EVALUATE {
         ch_failure.mix(PLAN_EVALUATE.out.failure.map { _meta, json -> json }, ch_lost).toSortedList { a, b -> a.name <=> b.name },
         ch_options.map { options -> options.simulated },
     )
+    recurrence = ch_recurrence
+    tables = STATISTICS_COMPUTE.out.tables
+    versions = FOLLOWUP_SELECT.out.versions.mix(PLAN_EVALUATE.out.versions, STATISTICS_COMPUTE.out.versions)
 
     emit:
-    recurrence = ch_recurrence // [patient, [session:, days:], labels]
-    tables = STATISTICS_COMPUTE.out.tables // folder
-    versions = FOLLOWUP_SELECT.out.versions.mix(PLAN_EVALUATE.out.versions, STATISTICS_COMPUTE.out.versions)
+    recurrence // [patient, [session:, days:], labels]
+    tables // folder
+    versions
 }

@@ -99,23 +99,6 @@ def parameterFaults(Map values, String schema) {
     return unknown + wrong + input
 }
 
-// Why results cannot be written to a folder, or null if they can.
-def outdirFault(String path) {
-    def folder = file(path, type: 'dir')
-    if (folder.scheme != 'file') {
-        return null
-    }
-    try {
-        folder.mkdirs()
-        def probe = java.nio.file.Files.createTempFile(folder, '.write', '.probe')
-        probe.delete()
-        return null
-    }
-    catch (java.io.IOException exception) {
-        return "--outdir: cannot write to '${path}' (${exception.class.simpleName}: ${exception.message}); choose another folder or ask for the right to write there"
-    }
-}
-
 // What is wrong with one entry of a model list, by the required and known fields of assets/schema_models.json.
 def modelFaults(entry, Map fields, boolean outside) {
     if (!(entry instanceof Map)) {
@@ -193,9 +176,6 @@ def runSummary(outdir, boolean strict) {
 workflow INITIALISE {
     main:
     def faults = parameterFaults(params, "${projectDir}/nextflow_schema.json")
-    if (!faults && outdirFault(params.outdir.toString())) {
-        faults = [outdirFault(params.outdir.toString())]
-    }
     if (faults) {
         error("The parameters have ${faults.size()} fault(s), nothing was run:\n" + faults.collect { fault -> "  ${fault}" }.join('\n'))
     }
@@ -209,7 +189,8 @@ workflow INITIALISE {
         simulated: params.simulate != null,
         sheet: params.input ? file(params.input, checkIfExists: true) : null,
     ])
+    options = ch_options
 
     emit:
-    options = ch_options // value: [models: [entry, ...], simulated: bool, sheet: path or null]
+    options // value: [models: [entry, ...], simulated: bool, sheet: path or null]
 }

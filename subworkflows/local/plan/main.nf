@@ -22,9 +22,12 @@ workflow PLAN {
         PLAN_MAKE.out.plan.mix(PLAN_MAKE.out.failure).map { meta, _path -> meta },
         'plan',
     )
-
-    emit:
-    plan = PLAN_MAKE.out.plan // [meta with model, plan]
+    plan = PLAN_MAKE.out.plan
     failure = PLAN_MAKE.out.failure.map { _meta, json -> json }.mix(ch_lost)
     versions = PLAN_MAKE.out.versions
+
+    emit:
+    plan // [meta with model, plan]
+    failure
+    versions
 }

@@ -45,9 +45,12 @@ workflow PREDICT {
         ch_score.map { meta, _map -> tuple(meta.subMap(meta.keySet() - 'model'), meta) }.combine(ch_exam, by: 0).map { _exam_meta, meta, _exam -> meta }
     )
     ch_lost = lostTasks(ch_expected, ch_map.mix(ch_failure).map { meta, _path -> meta }, 'predict')
-
-    emit:
-    map = ch_map // [meta with model, map on the exam's grid]
+    map = ch_map
     failure = ch_failure.map { _meta, json -> json }.mix(ch_lost)
     versions = MODEL_PREDICT.out.versions.mix(MODEL_CHECKMAP.out.versions)
+
+    emit:
+    map // [meta with model, map on the exam's grid]
+    failure
+    versions
 }

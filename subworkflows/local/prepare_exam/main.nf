@@ -19,10 +19,14 @@ workflow PREPARE_EXAM {
         EXAM_PREPARE.out.exam.mix(EXAM_PREPARE.out.failure).map { meta, _path -> meta },
         'prepare exam',
     )
-
-    emit:
-    exam = EXAM_PREPARE.out.exam // [meta, exam folder]
-    summary = EXAM_PREPARE.out.summary.map { _meta, json -> json } // exam.json of each
+    exam = EXAM_PREPARE.out.exam
+    summary = EXAM_PREPARE.out.summary.map { _meta, json -> json }
     failure = EXAM_PREPARE.out.failure.map { _meta, json -> json }.mix(ch_lost)
     versions = EXAM_PREPARE.out.versions
+
+    emit:
+    exam // [meta, exam folder]
+    summary // exam.json of each
+    failure
+    versions
 }

@@ -27,10 +27,14 @@ workflow REGISTER_FOLLOWUP {
         FOLLOWUP_IMPORT.out.segmentation.mix(FOLLOWUP_IMPORT.out.failure).map { meta, _path -> meta },
         'register follow-up',
     )
-
-    emit:
-    segmentation = FOLLOWUP_IMPORT.out.segmentation // [meta, labels on the exam's grid]
+    segmentation = FOLLOWUP_IMPORT.out.segmentation
     summary = FOLLOWUP_IMPORT.out.summary.map { _meta, json -> json }
     failure = FOLLOWUP_IMPORT.out.failure.map { _meta, json -> json }.mix(ch_lost)
     versions = FOLLOWUP_IMPORT.out.versions
+
+    emit:
+    segmentation // [meta, labels on the exam's grid]
+    summary
+    failure
+    versions
 }

@@ -72,7 +72,8 @@ workflow REPORT {
         file("${projectDir}/assets/multiqc_config.yml"),
         params.multiqc_config ? file(params.multiqc_config, checkIfExists: true) : [],
     )
+    report = MULTIQC_REPORT.out.report
 
     emit:
-    report = MULTIQC_REPORT.out.report
+    report
 }

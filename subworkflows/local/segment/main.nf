@@ -9,7 +9,8 @@ workflow SEGMENT {
 
     main:
     ch_segmented = ch_exam
+    exam = ch_segmented
 
     emit:
-    exam = ch_segmented // [meta, exam folder with tumour labels and tissue maps]
+    exam // [meta, exam folder with tumour labels and tissue maps]
 }

@@ -25,8 +25,10 @@ workflow SIMULATE_COHORT {
                 [folders].flatten().collectEntries { folder -> [(folder.name - 'sub-'): folder.parent] }
             }
         }
+    sheet = ch_rows.combine(ch_bases)
+    versions = COHORT_SIMULATE.out.versions
 
     emit:
-    sheet = ch_rows.combine(ch_bases) // [samplesheet, [patient: folder its paths are relative to]]
-    versions = COHORT_SIMULATE.out.versions
+    sheet // [samplesheet, [patient: folder its paths are relative to]]
+    versions
 }

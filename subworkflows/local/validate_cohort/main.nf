@@ -128,14 +128,20 @@ workflow VALIDATE_COHORT {
         def reason = entry.value.collect { fault -> "line ${fault.line}: ${fault.column}: ${fault.what}" }.join(' | ')
         ["sub-${entry.key}_input_failure.json".toString(), groovy.json.JsonOutput.toJson([patient: entry.key, session: null, model: null, stage: 'input', reason: reason])]
     }
-
-    emit:
-    cohort = COHORT_VALIDATE.out.cohort // cohort.json
-    preoperative = ch_accepted.preoperative // [meta, row, files]
-    followup = ch_accepted.followup // [meta, row, files]
+    cohort = COHORT_VALIDATE.out.cohort
+    preoperative = ch_accepted.preoperative
+    followup = ch_accepted.followup
     score = ch_accepted.preoperative.flatMap { meta, row, files ->
         row.scores.collect { name, staged -> tuple(meta + [model: name], files[(staged.tokenize('/')[1] as int) - 1]) }
-    } // [meta with model, score map]
-    failure = ch_failure // JSON records
+    }
+    failure = ch_failure
     versions = COHORT_VALIDATE.out.versions
+
+    emit:
+    cohort // cohort.json
+    preoperative // [meta, row, files]
+    followup // [meta, row, files]
+    score // [meta with model, score map]
+    failure // JSON records
+    versions
 }
