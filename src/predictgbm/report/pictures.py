@@ -120,6 +120,6 @@ def _draw_map(
 ) -> None:
     """Overlay a map by its rank within the brain, since only the ranking of its voxels makes the plan."""
     steps = np.percentile(values[inside], np.linspace(80, 100, 64))
-    rank = np.searchsorted(steps, section) / 64.0
+    rank = np.searchsorted(steps, section, side="right") / 64.0
     shown = np.ma.masked_where(~brain | (rank <= 0) | (section <= values[inside].min()), rank)
     axes.imshow(shown.T, cmap="inferno", vmin=0, vmax=1, alpha=0.45, origin="lower", aspect=axes.get_aspect())
