@@ -11,9 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = ROOT / "predictgbm"
+
+# A busy machine is slow, not wrong; and a run repeats the last one's examples.
+settings.register_profile("project", deadline=None, derandomize=True)
+settings.load_profile("project")
 
 
 def may_install() -> bool:
