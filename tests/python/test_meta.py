@@ -157,8 +157,8 @@ def test_subworkflow_description(path: Path) -> None:
     assert len(entry["keywords"]) >= 3
     takes = section(path, "take").split()
     assert [key for element in entry["input"] for key in element] == takes
-    emits = re.findall(r"^        ?(\w+) =|^    (\w+) =", section(path, "emit"), re.MULTILINE)
-    assert [key for element in entry["output"] for key in element] == ["".join(pair) for pair in emits]
+    emits = re.findall(r"^    (\w+)", section(path, "emit"), re.MULTILINE)
+    assert [key for element in entry["output"] for key in element] == emits
     for leaf in leaves(entry["input"] + entry["output"]):
         assert leaf["description"]
         assert leaf["structure"]
