@@ -99,7 +99,8 @@ def lesions(
     if not recurrence.any():
         return []
     box = bounding_box(recurrence)
-    component = cc3d.connected_components(recurrence[box], connectivity=26)
+    # As whole numbers: for truth values in a box one voxel thin, cc3d sets aside too few labels and gives up.
+    component = cc3d.connected_components(recurrence[box].astype(np.uint8), connectivity=26)
     size = np.bincount(component.ravel())
     covered = np.bincount(component[plan[box]], minlength=size.size)
     largest_first = 1 + np.argsort(-size[1:], kind="stable")

@@ -35,7 +35,7 @@ def derive_brain_mask(t1c: NDArray[np.floating]) -> NDArray[np.bool_]:
     mask = t1c != 0
     if not mask.any():
         raise ValueError("every voxel is zero, there is no brain to find")
-    brain = cc3d.largest_k(mask, k=1, connectivity=26) > 0
+    brain = cc3d.largest_k(mask.astype(np.uint8), k=1, connectivity=26) > 0
     # A rim of background joins everything outside into one component; whatever it does not reach is a hole.
     outside = cc3d.connected_components(~np.pad(brain, 1), connectivity=6)
     filled: NDArray[np.bool_] = (outside != outside[0, 0, 0])[1:-1, 1:-1, 1:-1]

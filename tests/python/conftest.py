@@ -124,8 +124,8 @@ PartitionName=local Nodes={host} Default=YES MaxTime=INFINITE State=UP
     running: list[subprocess.Popen[bytes]] = []
     try:
         for command in daemons:
-            log = (folder / f"{command[0]}.out").open("wb")
-            running.append(subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT))
+            with (folder / f"{command[0]}.out").open("wb") as log:
+                running.append(subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT))
             if command[0] == "munged":
                 wait_until((folder / "munge.socket").exists, "munged opens its socket")
 

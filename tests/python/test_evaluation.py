@@ -291,3 +291,10 @@ def test_score_measures_without_recurrence_or_plan_are_not_given():
         assert result["curve"] is None
         assert math.isnan(result["curve_area"])
         assert math.isnan(result["volume_at_soc_coverage_ml"])
+
+
+def test_lesions_in_a_box_one_voxel_thin_are_told_apart() -> None:
+    recurrence = np.zeros((5, 5, 5), bool)
+    recurrence[2, [1, 3], 2] = True
+    found = lesions(recurrence, recurrence, (1.0, 1.0, 1.0))
+    assert [lesion["coverage"] for lesion in found] == [1.0, 1.0]
