@@ -20,6 +20,7 @@ Variables
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -33,7 +34,7 @@ from pathlib import Path
 import nextflow
 import python_env
 from console import SetupError, run_step, say, step
-from storage import ROOT, cache_folder, made_once
+from storage import ROOT, cache_folder, digest, made_once
 
 #: Where the demo publishes, in the folder it is started from.
 DEMO_RESULTS = "results/demo"
@@ -71,6 +72,23 @@ def atlas() -> Path:
                     progress=str.strip,
                 )
     return target
+
+
+def compile_kernels(env: dict[str, str]) -> None:
+    """Compile the numerical kernels once for this clone and version of the sources.
+
+    Every task then loads the same machine code: code compiled in place rounds otherwise in the last digit.
+    """
+    sources = sorted((ROOT / "src" / "predictgbm" / "growth").glob("*.py"))
+    clone = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
+    with made_once(cache_folder() / "kernels" / f"{clone}-{digest(*sources)}") as folder:
+        if folder is not None:
+            with step("compiling the numerical kernels"):
+                run_step(
+                    [python_env.VENV / "bin" / "python", ROOT / "containers" / "growth" / "compile.py"],
+                    env=env,
+                    progress=str.strip,
+                )
 
 
 def option(arguments: list[str], name: str) -> str | None:
@@ -124,6 +142,8 @@ def pipeline_command(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
         arguments += ["--atlas", str(atlas())]
     arguments = ["run", str(ROOT / "main.nf"), *arguments]
     env = base_environment(programs) | engine.environment | nextflow.environment(arguments)
+    if not {"--help", "-h", "-help"} & set(arguments):
+        compile_kernels(env)
     return [*engine.command, *arguments], env
 
 
