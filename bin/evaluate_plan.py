@@ -21,9 +21,9 @@ import numpy as np
 from predictgbm import __version__
 from predictgbm.evaluation import evaluate_plan, evaluate_score, evaluate_tumor
 from predictgbm.failures import add_failure_options, run_reporting
-from predictgbm.images import ImageError, read_image
+from predictgbm.images import ImageError, read_image, to_ras
 from predictgbm.labels import CONVENTIONS
-from predictgbm.plan_inputs import as_ras, read_labels, read_mask, read_on
+from predictgbm.plan_inputs import read_labels, read_mask, read_on
 from predictgbm.planning import MARGIN_MM
 
 #: Columns of the metrics table, in its order.
@@ -109,7 +109,7 @@ def arguments() -> argparse.Namespace:
 
 
 def run(args: argparse.Namespace) -> None:
-    reference = as_ras(read_image(args.brain_mask, np.uint8))
+    reference = to_ras(read_image(args.brain_mask, np.uint8))
     brain = reference.data.astype(bool)
     if not brain.any():
         raise ImageError(f"{args.brain_mask}: the brain mask is empty")

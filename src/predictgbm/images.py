@@ -170,7 +170,8 @@ def to_ras(image: Image) -> Image:
     """Bring an image to the voxel order right, anterior, superior, as pictures want it; nothing is interpolated."""
     ornt = nib.io_orientation(image.affine)
     data = nib.orientations.apply_orientation(image.data, ornt)
-    return Image(data, image.affine @ nib.orientations.inv_ornt_aff(ornt, image.shape), image.name)
+    affine = image.affine @ nib.orientations.inv_ornt_aff(ornt, image.shape)
+    return Image(np.ascontiguousarray(data), affine, image.name)
 
 
 def describe(image: Image) -> str:

@@ -9,22 +9,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from predictgbm.images import Image, ImageError, conform, read_image
 from predictgbm.labels import LabelError, to_canonical
-
-
-def as_ras(image: Image) -> Image:
-    """Return the image with axes permuted and flipped to the order closest to right, anterior, superior."""
-    orientation = nib.io_orientation(image.affine)
-    return Image(
-        np.ascontiguousarray(nib.apply_orientation(image.data, orientation)),
-        image.affine @ nib.orientations.inv_ornt_aff(orientation, image.shape),
-        image.name,
-    )
 
 
 def read_on(path: str | os.PathLike[str], reference: Image, dtype: DTypeLike) -> NDArray[Any]:
