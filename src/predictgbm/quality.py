@@ -1,0 +1,99 @@
+"""What a step measured of its own result, and the limits beyond which a patient is flagged."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number about the quality of a result.
+
+    Attributes
+    ----------
+    name : str
+        Snake case, with the unit where there is one: ``brain_volume_ml``, ``similarity_after``.
+    value : float
+        NaN where it could not be measured, which flags the patient if there is a limit.
+    text : str
+        What the number is, in one short sentence for the report.
+    least, most : float or None
+        Smallest and largest value that is not flagged; None for no limit.
+    """
+
+    name: str
+    value: float
+    text: str
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the value lies outside its limits."""
+        if self.least is None and self.most is None:
+            return False
+        if math.isnan(self.value):
+            return True
+        return (self.least is not None and self.value < self.least) or (
+            self.most is not None and self.value > self.most
+        )
+
+    @property
+    def expected(self) -> str:
+        """The limits in words, empty if there are none."""
+        bounds = []
+        if self.least is not None:
+            bounds.append(f"at least {self.least:g}")
+        if self.most is not None:
+            bounds.append(f"at most {self.most:g}")
+        return ", ".join(bounds)
+
+
+def write_quality(
+    path: str | os.PathLike[str],
+    meta: Mapping[str, Any],
+    stage: str,
+    measures: Iterable[Measure],
+    *,
+    note: str = "",
+) -> None:
+    """Write the measures of one step on one exam as JSON.
+
+    Parameters
+    ----------
+    path
+        File to write.
+    meta
+        Identity of the exam; ``patient`` and ``session`` are taken from it.
+    stage
+        Name of the step as the report shows it, for example ``brain extraction``.
+    measures
+        What was measured.
+    note
+        What a reader has to know of this result, for example that a segmentation is of trial quality.
+    """
+    record = {
+        "patient": meta.get("patient", ""),
+        "session": meta.get("session", ""),
+        "stage": stage,
+        "note": note,
+        "measures": [
+            {
+                "name": m.name,
+                "value": None if math.isnan(m.value) else float(m.value),
+                "text": m.text,
+                "expected": m.expected,
+                "flagged": m.flagged,
+            }
+            for m in measures
+        ],
+    }
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
