@@ -87,6 +87,7 @@ def test_good_sheet_gives_every_exam() -> None:
             "role": "preop",
             "days": 0,
         },
+        "space": "SRI24",
         "files": {c: f"001/{c}.nii.gz" for c in ("t1", "t1c", "t2", "flair", "tumor_seg")},
         "scores": {"mine": "m.nii.gz"},
         "tumor_labels": "brats2021",
@@ -95,6 +96,21 @@ def test_good_sheet_gives_every_exam() -> None:
     assert (second["line"], second["meta"]["days"], second["meta"]["role"]) == (3, 100, "followup")
     assert second["files"] == {"registered_seg": "001/fu1_seg.nii.gz"}
     assert (third["line"], third["meta"]["patient"], third["scores"]) == (4, "002", {})
+
+
+def test_space_is_native_where_a_dicom_folder_is_given() -> None:
+    whole = {"t1": "", "t1c": "", "t2": "", "flair": "", "tumor_seg": "", "dicom": "003/scan.1"}
+    rows = [preop(t1="dicom/T1"), preop("002", space="native"), preop("003", **whole), preop("004")]
+    cohort = check(sheet(*rows))
+    assert cohort["faults"] == []
+    assert [row["space"] for row in cohort["rows"]] == ["native", "native", "native", "SRI24"]
+    assert cohort["rows"][2]["files"] == {"dicom": "003/scan.1"}
+
+
+def test_raw_followup_needs_no_registered_labels() -> None:
+    images = {c: f"fu/{c}" for c in ("t1", "t1c", "t2", "flair")}
+    rows = [preop(), followup(registered_seg="", **images), followup("002", registered_seg="", dicom="fu2")]
+    assert check(sheet(*rows, preop("002")))["faults"] == []
 
 
 def test_bids_prefixes_days_and_cohort_are_normalised() -> None:
@@ -195,7 +211,7 @@ FAULTS = {
     "missing column": (
         sheet(preop(), columns=without("flair")),
         "sheet.csv:1: flair: column is missing; expected the columns patient, session, role, days, t1, t1c, "
-        "t2, flair, tumor_seg in the first line",
+        "t2, flair in the first line",
     ),
     "misspelt column": (
         sheet(preop(tumour_seg="x.nii.gz"), columns=[*without("tumor_seg"), "tumour_seg"]),
@@ -331,38 +347,56 @@ FAULTS = {
     ),
     "preop without T1c": (
         sheet(preop(t1c="")),
-        "sheet.csv:2: t1c: is empty (patient 001); expected a file: a pre-operative exam needs t1, t1c, t2, "
-        "flair and tumor_seg, all in SRI24 space (raw exams need registration and segmentation first, which "
-        "this version does not do)",
+        "sheet.csv:2: t1c: is empty (patient 001); expected an image: an exam needs t1, t1c, t2 and "
+        "flair (NIfTI files or DICOM folders), or its whole DICOM folder in column dicom",
     ),
-    "follow-up without labels": (
+    "follow-up without anything": (
         sheet(preop(), followup(registered_seg="")),
-        "sheet.csv:3: registered_seg: is empty (patient 001); expected a file: the tumour labels of the "
-        "follow-up, already brought into the space of the pre-operative exam (this version does not "
-        "register follow-ups itself)",
+        "sheet.csv:3: t1c: is empty (patient 001); expected what shows the recurrence: the images of the "
+        "follow-up (at least t1c, and its tumour labels in tumor_seg or t1, t2 and flair besides), its DICOM "
+        "folder in column dicom, or in registered_seg its tumour labels in the space of the pre-operative exam",
     ),
-    "follow-up without column": (
-        sheet(preop(), followup(), columns=COLUMNS[:-1]),
-        "sheet.csv:3: registered_seg: column is missing (patient 001); expected a file: the tumour labels "
-        "of the follow-up, already brought into the space of the pre-operative exam (this version does not "
-        "register follow-ups itself)",
+    "follow-up without labels and FLAIR": (
+        sheet(preop(), followup(registered_seg="", t1="a.nii", t1c="b.nii", t2="c.nii")),
+        "sheet.csv:3: flair: is empty (patient 001); expected an image: without tumour labels (tumor_seg) "
+        "they are segmented, which needs t1, t1c, t2 and flair",
+    ),
+    "directions without b-values": (
+        sheet(preop(space="native", dti="dti.nii.gz", dti_bvec="dti.bvec")),
+        "sheet.csv:2: dti_bval: column is missing (patient 001); expected all three of dti, dti_bval and "
+        "dti_bvec, or dti alone where it is a DICOM folder",
+    ),
+    "unknown space": (
+        sheet(preop(space="MNI")),
+        "sheet.csv:2: space: 'MNI' cannot be used (patient 001); expected native for raw images or SRI24 for "
+        "images in atlas space; an empty cell means native where a DICOM folder is given and SRI24 otherwise",
+    ),
+    "DICOM folder in atlas space": (
+        sheet(preop(space="SRI24", dicom="scans")),
+        "sheet.csv:2: dicom: is given for an exam in SRI24 space (patient 001); expected native in column "
+        "space, with all images of the exam as the scanner made them",
+    ),
+    "score map of a raw exam": (
+        sheet(preop(space="native", score_mine="m.nii.gz")),
+        "sheet.csv:2: score_mine: score map is given for an exam in native space (patient 001); expected the "
+        "exam in SRI24 space (results of an earlier run hold it in anat/), where a score map lies",
     ),
     "one tissue map": (
         sheet(preop(tissue_gm="gm.nii.gz", tissue_wm="wm.nii.gz")),
         "sheet.csv:2: tissue_csf: column is missing (patient 001); expected all three of tissue_wm, "
         "tissue_gm and tissue_csf, or none of them",
     ),
-    "DICOM folder": (
-        sheet(preop(t1="dicom/T1")),
-        "sheet.csv:2: t1: 'dicom/T1' cannot be used (patient 001); expected the path of a NIfTI file (.nii "
-        "or .nii.gz), written with / and relative to the sheet or absolute (convert DICOM folders to NIfTI "
-        "first)",
+    "image of another format": (
+        sheet(preop(t1="scans/t1.nrrd")),
+        "sheet.csv:2: t1: 'scans/t1.nrrd' cannot be used (patient 001); expected the path of a NIfTI file "
+        "(.nii or .nii.gz) or of a folder with the DICOM files of one series, written with / and relative to "
+        "the sheet or absolute",
     ),
     "Windows path": (
         sheet(preop(t1="C:\\data\\t1.nii.gz")),
         "sheet.csv:2: t1: 'C:\\data\\t1.nii.gz' cannot be used (patient 001); expected the path of a NIfTI "
-        "file (.nii or .nii.gz), written with / and relative to the sheet or absolute (convert DICOM "
-        "folders to NIfTI first)",
+        "file (.nii or .nii.gz) or of a folder with the DICOM files of one series, written with / and "
+        "relative to the sheet or absolute",
     ),
     "unknown convention": (
         sheet(preop(tumor_labels="brats")),

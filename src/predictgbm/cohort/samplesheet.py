@@ -24,7 +24,16 @@ SCORE = "score_"
 
 #: Columns whose file belongs to one exam alone. Masks and tissue maps may be shared, for example those of an
 #: atlas.
-OWN_FILES = ("t1", "t1c", "t2", "flair", "adc", "dti", "pet", "tumor_seg", "registered_seg")
+OWN_FILES = ("dicom", "t1", "t1c", "t2", "flair", "adc", "dti", "pet", "tumor_seg", "registered_seg")
+
+#: Columns that say something of an exam themselves; all others but the score maps name a file.
+TEXT_COLUMNS = ("patient", "session", "cohort", "role", "days", "space", "tumor_labels", "registered_labels")
+
+#: Columns that hold a NIfTI file or a DICOM folder.
+IMAGE_COLUMNS = ("t1", "t1c", "t2", "flair", "adc", "dti", "pet")
+
+#: Values of column ``space``.
+NATIVE, ATLAS = "native", "SRI24"
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
@@ -53,6 +62,14 @@ class Row:
     def role(self) -> str:
         """Role as written."""
         return self.cells.get("role", "")
+
+    @property
+    def space(self) -> str:
+        """Space of the images: as written, else native where there is a DICOM folder and SRI24 where not."""
+        folders = "dicom" in self.cells or any(
+            not cell.endswith((".nii", ".nii.gz")) for c, cell in self.cells.items() if c in IMAGE_COLUMNS
+        )
+        return self.cells.get("space", NATIVE if folders else ATLAS)
 
     @property
     def days(self) -> int | None:
@@ -87,8 +104,8 @@ def check_samplesheet(content: bytes, schema: Mapping[str, Any]) -> dict[str, An
     Returns
     -------
     dict
-        ``rows`` (``line``, ``meta``, ``files``, ``scores``, ``tumor_labels``, ``registered_labels`` of each
-        faultless row), ``faults`` (:class:`~predictgbm.cohort.faults.Fault`, sorted by line) and
+        ``rows`` (``line``, ``meta``, ``space``, ``files``, ``scores``, ``tumor_labels``, ``registered_labels``
+        of each faultless row), ``faults`` (:class:`~predictgbm.cohort.faults.Fault`, sorted by line) and
         ``models_scores`` (names of the score maps in the sheet).
     """
     sheet = parse_sheet(content)
@@ -192,7 +209,8 @@ def _check_header(sheet: Sheet, schema: Mapping[str, Any]) -> Iterator[Fault]:
     known = list(items["properties"])
     # Whoever fills in a sheet needs these columns, so each is named even if no row has got as far as needing
     # it.
-    required = [*items["required"], *items["allOf"][0]["then"]["required"]]
+    images = [] if "dicom" in sheet.columns else items["allOf"][0]["then"]["required"]
+    required = [*items["required"], *images]
     suggested = set()
     for number, column in enumerate(sheet.columns, start=1):
         if not column:
@@ -248,6 +266,20 @@ def _check_row(row: Row, columns: list[str], schema: Mapping[str, Any]) -> Itera
         except LabelError as error:
             what, _, expected = str(error).partition("; use ")
             yield row.fault(column, what, expected)
+    if row.space == ATLAS:
+        for column in ("dicom", "dti"):
+            if column in row.cells:
+                yield row.fault(
+                    column,
+                    "is given for an exam in SRI24 space",
+                    "native in column space, with all images of the exam as the scanner made them",
+                )
+    elif any(column.startswith(SCORE) for column in row.cells) and row.role == "preop":
+        yield row.fault(
+            next(column for column in row.cells if column.startswith(SCORE)),
+            "score map is given for an exam in native space",
+            "the exam in SRI24 space (results of an earlier run hold it in anat/), where a score map lies",
+        )
     if row.role == "preop":
         if "registered_seg" in row.cells:
             yield row.fault(
@@ -336,7 +368,6 @@ def _check_shared_files(rows: list[Row]) -> Iterator[Fault]:
 
 def _exam(row: Row, cohort: str) -> dict[str, Any]:
     cells = row.cells
-    texts = ("patient", "session", "cohort", "role", "days", "tumor_labels", "registered_labels")
     return {
         "line": row.line,
         "meta": {
@@ -347,7 +378,8 @@ def _exam(row: Row, cohort: str) -> dict[str, Any]:
             "role": row.role,
             "days": row.days,
         },
-        "files": {c: cell for c, cell in cells.items() if c not in texts and not c.startswith(SCORE)},
+        "space": row.space,
+        "files": {c: cell for c, cell in cells.items() if c not in TEXT_COLUMNS and not c.startswith(SCORE)},
         "scores": {c.removeprefix(SCORE): cell for c, cell in cells.items() if c.startswith(SCORE)},
         "tumor_labels": cells.get("tumor_labels", "canonical"),
         "registered_labels": cells.get("registered_labels", "canonical"),
