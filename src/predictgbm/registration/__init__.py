@@ -1,0 +1,1 @@
+"""Registration of images: transforms, linear and deformable methods."""
