@@ -2,7 +2,7 @@
 """Compute the tables of a benchmark: coverage of each model, tests against the standard of care, the cohort.
 
 Writes into one folder, as CSV and as Parquet: metrics, lesions, curves, summary, comparisons, correlations,
-cohort and failures; besides data_dictionary.csv, which says for every column its type, unit and meaning, and
+cohort, failures and quality; besides data_dictionary.csv, which says for every column its type, unit and meaning, and
 statistics.json with seed, family of tests, patient flow and remarks. The same input gives the same files.
 With nothing to evaluate the tables are there and empty.
 """
@@ -46,6 +46,14 @@ def main() -> int:
         default=[],
         metavar="PATH",
         help="JSON files with failures (an object or a list of them), or folders with such files",
+    )
+    parser.add_argument(
+        "--quality",
+        nargs="*",
+        type=Path,
+        default=[],
+        metavar="PATH",
+        help="JSON files with what the steps measured of their own results, or folders with such files",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder to write the tables to"
@@ -93,6 +101,7 @@ def main() -> int:
             read_objects(arguments.metrics),
             cohort,
             read_objects(arguments.failures),
+            read_objects(arguments.quality),
             simulated=arguments.simulated,
             reference=arguments.reference,
             draws=arguments.draws,

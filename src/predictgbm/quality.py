@@ -10,6 +10,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+#: Step as its pictures name it (``sub-X_ses-Y_desc-<step>_qc.png``) -> title, and what to look for.
+STAGES = {
+    "conversion": (
+        "Conversion",
+        "The middle slices of every contrast: each should show the contrast its name says, upright, of "
+        "the same head.",
+    ),
+    "brain": (
+        "Brain extraction",
+        "The outline should follow the brain's surface: no scalp or eyes inside, no brain outside, "
+        "above all near the tumour.",
+    ),
+    "alignment": (
+        "Alignment to the atlas",
+        "Ventricles and the brain's edge should run on from square to square, and both sides of the "
+        "head be where they belong.",
+    ),
+    "tumor": (
+        "Tumour segmentation",
+        "Outlines should sit on the lesion: none in ventricles, vessels or on the brain's rim, and no "
+        "part of the lesion left out.",
+    ),
+    "tissue": (
+        "Tissue segmentation",
+        "White and grey matter should follow the cortex and the deep nuclei; within the tumour they are "
+        "the atlas's.",
+    ),
+    "registration": (
+        "Follow-up to pre-operative exam",
+        "Edges should run on from square to square, above all around the resection cavity; labels "
+        "should sit on the recurrence.",
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -97,3 +131,22 @@ def write_quality(
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def quality_rows(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row per measure of the records of :func:`write_quality`, as table ``quality`` has them."""
+    return [
+        {
+            "patient": record["patient"],
+            "session": record["session"],
+            "stage": record["stage"],
+            "measure": measure["name"],
+            "value": measure["value"],
+            "expected": measure["expected"],
+            "flagged": measure["flagged"],
+            "meaning": measure["text"],
+            "note": record["note"],
+        }
+        for record in records
+        for measure in record["measures"]
+    ]

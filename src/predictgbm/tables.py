@@ -309,6 +309,26 @@ TABLES: dict[str, Table] = {
             _text("tissue", "Where the tissue maps come from", values=("given", "atlas prior")),
         ),
     ),
+    "quality": Table(
+        "What each step from raw exams to labels measured of its own result: one row per exam, step and measure",
+        ("patient", "session", "stage", "measure"),
+        (
+            _text("patient", "Identifier of the patient, as in the samplesheet", required=True),
+            _text("session", "Exam that was measured"),
+            _text("stage", "Step that measured its result", required=True),
+            _text("measure", "Name of the measure, with its unit where it has one", required=True),
+            Column(
+                "value",
+                "number",
+                "of the measure",
+                "Value of the measure, in the unit its name ends with; empty if it could not be taken",
+            ),
+            _text("expected", "Range that is not flagged; empty if there is no limit"),
+            Column("flagged", "boolean", "", "Whether the value lies outside that range"),
+            _text("meaning", "What the measure is"),
+            _text("note", "What has to be known of the result of this step"),
+        ),
+    ),
     "failures": Table(
         "What went wrong: one row per failed step of a patient, or of one model for a patient",
         ("patient", "model", "stage", "session", "reason"),

@@ -15,6 +15,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from predictgbm.quality import Measure, write_quality
 from predictgbm.statistics import signed_rank_p
 from predictgbm.statistics.benchmark import make_tables
 from predictgbm.tables import TABLES, TableError, build, data_dictionary
@@ -38,6 +39,7 @@ COLUMNS = {
     "cohort": "patient cohort session followup_session days status reason_code reason tumor_core_ml tumor_whole_ml "
     "recurrence_enhancing_ml com_distance_cm tissue",
     "failures": "patient session model stage reason",
+    "quality": "patient session stage measure value expected flagged meaning note",
 }
 
 
@@ -477,11 +479,14 @@ def written(tmp_path_factory) -> Path:
     (folder / "failures.json").write_text(
         json.dumps([{"patient": "P01", "model": "broken", "stage": "plan"}])
     )
+    measures = [Measure("brain_ml", 700.5, "volume of the brain", least=900), Measure("parts", 1, "pieces")]
+    write_quality(folder / "quality.json", {"patient": "P01", "session": "pre"}, "brain extraction", measures)
     for out in ("tables", "again"):
         run = run_command(
             *("--metrics", folder / "in", "--cohort", folder / "cohort.json"),
             *("--failures", folder / "failure.json", folder / "failures.json"),
-            *("--out", folder / out, "--draws", DRAWS, "--seed", 7, "--simulated"),
+            *("--quality", folder / "quality.json", "--out", folder / out),
+            *("--draws", DRAWS, "--seed", 7, "--simulated"),
         )
         assert run.returncode == 0, run.stderr
         assert run.stderr == ""

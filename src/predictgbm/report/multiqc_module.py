@@ -17,6 +17,7 @@ from multiqc import config, report
 from multiqc.base_module import BaseMultiqcModule, ModuleNoSamplesFound
 from multiqc.plots import linegraph
 
+from predictgbm.quality import STAGES
 from predictgbm.report import figures, gallery, methods
 from predictgbm.report.figures import Pair, Panel, Point
 from predictgbm.report.formatting import (
@@ -49,6 +50,8 @@ REASON_CODES = (
     "followup_too_early",
     "no_recurrence",
 )
+#: Word in the note of a step whose result is for trials only.
+TRIAL = "trial quality"
 #: Where the viewer pages are, seen from the report.
 VIEWER = "../viewer"
 
@@ -89,6 +92,7 @@ class MultiqcModule(BaseMultiqcModule):
         self.section("Where recurrence was far away", "distance", distance(results))
         self.section("Time and memory", "resources", resources(results))
         self.section("Failures and exclusions", "failures", failures(results))
+        self.section("Quality of the raw exams' processing", "quality", quality(results))
         self.section("Pictures to check", "gallery", pictures(results))
         self.section("Methods text", "methods", methods_section(results))
         self.section("Software versions", "versions", versions(results))
@@ -159,6 +163,14 @@ def introduction(results: Results) -> Html:
     patients = results.tables["cohort"]
     evaluated = sum(row["status"] == "evaluated" for row in patients)
     kept = sum(row["status"] != "excluded" for row in patients)
+    if trial := {
+        (r["patient"], r.get("session")) for r in results.tables["quality"] if TRIAL in (r.get("note") or "")
+    }:
+        parts.append(
+            f'<span class="gbm-simulated"><b>TRIAL QUALITY.</b> The tumour labels of {count(len(trial), "exam")} '
+            "come from the built-in segmenter, which is made for trials; no figure that rests on them may be used "
+            "as evidence.</span>"
+        )
     names = count(len(results.models), "model")
     if results.tables["metrics"]:
         parts.append(
@@ -279,7 +291,7 @@ def more_results(results: Results) -> str:
         if row["n"] in (None, 0):
             continue
         tests = comparisons.get(key, {})
-        in_family = str(tests.get("in_family")).lower() in ("true", "1", "1.0")
+        in_family = is_true(tests.get("in_family"))
         rows.append(
             [
                 model_cell(results, row["model"]),
@@ -693,6 +705,82 @@ def pictures(results: Results) -> tuple[str, str] | None:
         "the volume."
     )
     return how, content
+
+
+def quality(results: Results) -> tuple[str, str] | None:
+    """Section with what the steps from raw exams to labels measured, flagged values first, and their pictures."""
+    rows = results.tables["quality"]
+    if not rows and not results.step_pictures:
+        return None
+    parts = []
+    notes = sorted({(row["stage"], row["note"]) for row in rows if row.get("note")})
+    for stage, note in notes:
+        exams = {(row["patient"], row.get("session")) for row in rows if row.get("note") == note}
+        parts.append(
+            f'<p class="gbm-note"><b>{escape(stage)}</b> ({count(len(exams), "exam")}): {escape(note)}</p>'
+        )
+    flagged = [row for row in rows if is_true(row.get("flagged"))]
+    if flagged:
+        body = [
+            [
+                row["patient"],
+                row.get("session"),
+                row["stage"],
+                row.get("meaning"),
+                value(row),
+                row.get("expected"),
+            ]
+            for row in flagged
+        ]
+        head = ["Patient", "Session", "Step", "Measure", "Value", "Expected"]
+        parts.append(f"<h4>{count(len(flagged), 'value')} to look at</h4>{table(head, body, range(6))}")
+    elif rows:
+        parts.append('<p class="gbm-note">Every measure with a limit lies within it.</p>')
+    measures: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        measures[row["stage"], row["measure"]].append(row)
+    body = []
+    for (stage, _), same in measures.items():
+        values = known(same, "value")
+        if values:
+            ends = f"{number(min(values), 2)} to {number(max(values), 2)}"
+            outside = sum(is_true(row.get("flagged")) for row in same)
+            limits = same[0].get("expected")
+            body.append(
+                [stage, same[0].get("meaning"), len(values), number(median(values), 2), ends, limits, outside]
+            )
+    if body:
+        head = ["Step", "Measure", "Exams", "Median", "Range", "Expected", "Flagged"]
+        parts.append(details("Every measure over all exams", table(head, body, (0, 1, 4, 5), sortable=True)))
+    for step, shots in results.step_pictures.items():
+        title, look_for = STAGES[step]
+        cards = []
+        budget = gallery.BUDGET_BYTES // (2 * len(results.step_pictures))
+        for shot, uri in zip(shots, gallery.embed([shot.path for shot in shots], budget), strict=True):
+            label = escape(shot.path.name.removesuffix(f"_desc-{step}_qc.png"))
+            image = '<p class="gbm-note">Left out to keep this page small; see the published files.</p>'
+            if uri:
+                image = f'<img src="{uri}" alt="{label}" loading="lazy" decoding="async">'
+            cards.append(f'<figure class="gbm-card">{image}<figcaption><b>{label}</b></figcaption></figure>')
+        shown = (
+            f'<p class="gbm-caption">{escape(look_for)}</p><div class="gbm-gallery">{"".join(cards)}</div>'
+        )
+        parts.append(details(f"{title}: {count(len(shots), 'picture')}", shown))
+    how = (
+        "Each step from the raw exam to the labels measures its own result; a value outside its range does not "
+        "exclude a patient, it says where to look first."
+    )
+    return how, "".join(parts)
+
+
+def is_true(value: Any) -> bool:
+    """Whether a truth value of a table is true, however it was written."""
+    return str(value).lower() in ("true", "1", "1.0")
+
+
+def value(row: Row) -> str:
+    """Return the value of a measure, or that there is none."""
+    return MISSING if row.get("value") is None else number(row["value"], 2)
 
 
 def methods_section(results: Results) -> tuple[str, str] | None:

@@ -127,3 +127,25 @@ def _save(figure: Figure, path: str | os.PathLike[str], title: str) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90, facecolor="black", metadata={"Software": None})
     plt.close(figure)
+
+
+def draw_slices(path: str | os.PathLike[str], images: Mapping[str, Image], title: str) -> None:
+    """Draw the middle slices of several images, each on a grid of its own: one row per image, axial, coronal, sagittal.
+
+    Parameters
+    ----------
+    path
+        PNG to write.
+    images
+        Name -> image; at least one.
+    title
+        Line above the picture.
+    """
+    size = (7.5, 0.5 + 2.6 * len(images))
+    figure, grid = plt.subplots(len(images), 3, figsize=size, squeeze=False, facecolor="black")
+    for row, (name, image) in zip(grid, images.items(), strict=True):
+        turned = to_ras(image)
+        for axes, axis in zip(row, (2, 1, 0), strict=True):
+            _show(axes, _section(turned.data, axis, turned.shape[axis] // 2), turned, axis)
+        row[0].text(0.02, 0.97, name, color="white", fontsize=10, va="top", transform=row[0].transAxes)
+    _save(figure, path, title)

@@ -15,17 +15,29 @@ from typing import Any
 
 import yaml
 
+from predictgbm.quality import STAGES
+
 Row = dict[str, Any]
 
 #: Name of the model every other one is compared with.
 REFERENCE = "soc"
 
-TABLES = ("metrics", "lesions", "curves", "summary", "comparisons", "correlations", "cohort", "failures")
+TABLES = (
+    "metrics",
+    "lesions",
+    "curves",
+    "summary",
+    "comparisons",
+    "correlations",
+    "cohort",
+    "failures",
+    "quality",
+)
 
 #: Columns that stay text even where they look like numbers, such as a patient called 001.
 TEXT_COLUMNS = frozenset(
     {"patient", "session", "followup_session", "cohort", "model", "dataset", "definition", "covariate"}
-    | {"status", "reason", "reason_code", "stage", "tissue"}
+    | {"status", "reason", "reason_code", "stage", "tissue", "measure", "expected", "meaning", "note"}
 )
 
 #: Okabe and Ito's palette, which stays apart for the colour-blind; yellow last, as it is faint on white.
@@ -233,6 +245,17 @@ class Results:
                 )
                 pictures.append(Picture(path, path.name.split("_")[0], caption))
         return pictures
+
+    @cached_property
+    def step_pictures(self) -> dict[str, list[Picture]]:
+        """Pictures of the steps from raw exams to labels, by step and then by exam."""
+        found: dict[str, list[Picture]] = {}
+        for step, (_, look_for) in STAGES.items():
+            end = f"_desc-{step}_qc.png"
+            shots = [path for path in self._files if path.name.startswith("sub-") and path.name.endswith(end)]
+            if shots:
+                found[step] = [Picture(path, path.name.split("_")[0], look_for) for path in shots]
+        return found
 
     @property
     def dataset(self) -> str:

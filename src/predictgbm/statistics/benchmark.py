@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from predictgbm.labels import RECURRENCE
+from predictgbm.quality import quality_rows
 from predictgbm.statistics.bootstrap import bca_interval
 from predictgbm.statistics.paired import (
     count_zeros_and_ties,
@@ -300,6 +301,7 @@ def make_tables(
     records: Sequence[Mapping[str, Any]],
     cohort: Mapping[str, Any],
     failures: Sequence[Mapping[str, Any]],
+    quality: Iterable[Mapping[str, Any]] = (),
     *,
     simulated: bool = False,
     reference: str = "soc",
@@ -321,6 +323,8 @@ def make_tables(
         if there is a coverage, else ``predicted``. An absent flow is made of the statuses.
     failures
         Rows of table ``failures``.
+    quality
+        Records of :func:`predictgbm.quality.write_quality`.
     simulated
         Whether the patients are.
     reference, draws, seed, **family
@@ -366,6 +370,7 @@ def make_tables(
         "lesions": build("lesions", lesion_rows),
         "curves": build("curves", curve_rows),
         "failures": build("failures", unique_failures.values()),
+        "quality": build("quality", quality_rows(quality)),
     }
     tables["cohort"] = build("cohort", _cohort_rows(patients, tables["metrics"]))
     analysis = analyse(
