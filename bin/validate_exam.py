@@ -8,12 +8,45 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from predictgbm.cohort.exam_checks import LABEL_COLUMNS, UNREAD_COLUMNS, check_exam, reading_fault
+from predictgbm.cohort.exam_checks import LABEL_COLUMNS, TEXT_COLUMNS, check_exam, is_native, reading_fault
+from predictgbm.cohort.faults import Fault
 from predictgbm.cohort.rows import find_files
-from predictgbm.images import ImageError, read_image
+from predictgbm.conversion.dicom import check_folder, is_dicom
+from predictgbm.conversion.headers import check_diffusion, read_native, read_placement
+from predictgbm.images import Image, ImageError, read_image
+
+
+def read_columns(row: dict[str, Any], files: dict[str, Path]) -> tuple[dict[str, Image], list[Fault]]:
+    """Read the images of a row by column; of DICOM folders and diffusion series only that they can be used."""
+    images, faults = {}, []
+    for column, path in files.items():
+        if column in TEXT_COLUMNS:
+            continue
+        expected = ""
+        try:
+            if is_native(row) and (column == "dicom" or is_dicom(path)):
+                expected = "a folder with the DICOM files of " + (
+                    "the exam" if column == "dicom" else "one series"
+                )
+                check_folder(path)
+            elif column == "dti":
+                expected = "a 4-D NIfTI image with its b-values and directions in dti_bval and dti_bvec"
+                read_placement(path)
+                if set(TEXT_COLUMNS) <= set(files):
+                    check_diffusion(path, files["dti_bval"], files["dti_bvec"])
+                elif is_native(row):
+                    raise ImageError(f"{path}: has no b-values; fill in dti_bval and dti_bvec")
+            else:
+                dtype = np.uint8 if column in LABEL_COLUMNS else np.float32
+                native = is_native(row) and column != "registered_seg"
+                images[column] = read_native(path, dtype)[0] if native else read_image(path, dtype)
+        except ImageError as error:
+            faults.append(reading_fault(row, column, path, error, expected))
+    return images, faults
 
 
 def main() -> int:
@@ -28,23 +61,18 @@ def main() -> int:
         "--reference", type=Path, help="for a follow-up: T1c of its pre-operative exam (NIfTI)"
     )
     parser.add_argument("--out", type=Path, required=True, help="JSON list of faults to write")
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="images of the exam (NIfTI)")
+    parser.add_argument(
+        "files", type=Path, nargs="+", metavar="FILE", help="NIfTI files and DICOM folders of the exam"
+    )
     args = parser.parse_args()
 
     row = json.loads(args.row.read_text("utf-8"))
-    faults, images = [], {}
     try:
         files = find_files(row, args.files)
     except ImageError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 2
-    for column, path in files.items():
-        if column in UNREAD_COLUMNS:
-            continue
-        try:
-            images[column] = read_image(path, np.uint8 if column in LABEL_COLUMNS else np.float32)
-        except ImageError as error:
-            faults.append(reading_fault(row, column, path, error))
+    images, faults = read_columns(row, files)
     reference = None
     if args.reference:
         try:

@@ -12,13 +12,15 @@ from predictgbm.cohort.faults import Fault
 from predictgbm.images import Image, ImageError, conform, describe
 from predictgbm.labels import CORE, LabelError, Tumor, region, to_canonical
 
+#: Columns of 3-D images, each of one contrast.
+GREY_COLUMNS = ("t1", "t1c", "t2", "flair", "adc", "pet")
 #: Columns that hold labels or a mask -> read as whole numbers; all other columns hold grey values or
 #: fractions.
 LABEL_COLUMNS = ("brain_mask", "tumor_seg", "registered_seg")
 TISSUE_COLUMNS = ("tissue_wm", "tissue_gm", "tissue_csf")
 
-#: Columns that no step of this version reads, so that nothing is asked of their files.
-UNREAD_COLUMNS = ("dti",)
+#: Columns that hold text, which is checked with the image it belongs to.
+TEXT_COLUMNS = ("dti_bval", "dti_bvec")
 
 #: What interpolation may add to or take from a probability.
 FRACTION_TOLERANCE = 1e-3
@@ -27,13 +29,32 @@ FRACTION_TOLERANCE = 1e-3
 MINIMUM_CORE_IN_BRAIN = 0.5
 
 
-def reading_fault(row: Mapping[str, Any], column: str, path: Path, error: ImageError) -> Fault:
-    """Turn the error of a file that could not be read into a fault of its row and column."""
+def is_native(row: Mapping[str, Any]) -> bool:
+    """Tell whether the images of a row are raw, each on a grid of its own."""
+    return bool(row.get("space") == "native")
+
+
+def needed_columns(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the contrasts a raw exam has to have: all four where its tumour is still to be segmented."""
+    labelled = {"tumor_seg", "registered_seg"} & set(row["files"])
+    if row["meta"]["role"] == "followup" and labelled:
+        return ("t1c",)
+    return ("t1", "t1c", "t2", "flair")
+
+
+def reading_fault(
+    row: Mapping[str, Any], column: str, path: Path, error: ImageError, expected: str = ""
+) -> Fault:
+    """Turn the error of a file or folder that could not be read into a fault of its row and column.
+
+    ``expected`` says what belongs there, by default a 3-D NIfTI image.
+    """
     text, _, remedy = str(error).replace(str(path), path.name).partition("; ")
     # The reader's own words on what it expects are said again, completely, below.
     what = text.partition(", expected ")[0]
     values = "labels (whole numbers)" if column in LABEL_COLUMNS else "finite numbers"
-    return _fault(row, column, what, f"a complete 3-D NIfTI image of {values}{': ' * bool(remedy)}{remedy}")
+    expected = expected or f"a complete 3-D NIfTI image of {values}"
+    return _fault(row, column, what, f"{expected}{': ' * bool(remedy)}{remedy}")
 
 
 def check_exam(
@@ -44,7 +65,8 @@ def check_exam(
     Parameters
     ----------
     row
-        The exam's row as :func:`~predictgbm.cohort.samplesheet.check_samplesheet` returns it.
+        The exam's row as :func:`~predictgbm.cohort.samplesheet.check_samplesheet` returns it. Where ``space`` is
+        native, each contrast has a grid of its own, and masks, labels and tissue maps that of the T1c.
     images
         Image of each column that could be read; :data:`LABEL_COLUMNS` with whole numbers.
     preop
@@ -55,7 +77,12 @@ def check_exam(
 
 def _check_exam(row: Mapping[str, Any], images: Mapping[str, Image], preop: Image | None) -> Iterator[Fault]:
     own = {column: image for column, image in images.items() if column != "registered_seg"}
-    reference_column = next((c for c in ("t1c", "t1", "t2", "flair", *own) if c in own), None)
+    if is_native(row):
+        # Only what was drawn on the T1c has to lie on its grid; where that is DICOM, its conversion tells.
+        on_t1c = (*LABEL_COLUMNS, *TISSUE_COLUMNS)
+        own = {column: image for column, image in own.items() if column == "t1c" or column in on_t1c}
+    references = ("t1c",) if is_native(row) else ("t1c", "t1", "t2", "flair", *own)
+    reference_column = next((column for column in references if column in own), None)
     if reference_column:
         for column, image in own.items():
             yield from _check_grid(row, column, image, own[reference_column], reference_column)
