@@ -72,6 +72,31 @@ class Scene:
     brain_mask: NDArray[np.bool_]
 
 
+def signal_of(scene: Scene, contrast: Contrast) -> Volume:
+    """Return the signal of a scene in one contrast, white matter 1, without bias field and noise."""
+    pathology = scene.necrosis + scene.edema + scene.enhancing + scene.cavity
+    tissue = contrast.wm * scene.wm + contrast.gm * scene.gm + contrast.csf * scene.csf
+    tissue = np.maximum(tissue + contrast.detail * scene.t1_detail, 0.05)
+    vary = 1 + np.float32(0.10) * scene.heterogeneity
+    # Edema lets the tissue below show through; solid tumour does not.
+    return np.asarray(
+        (1 - np.clip(pathology - 0.35 * scene.edema, 0, 1)) * tissue
+        + scene.edema * (contrast.edema - 0.35 * contrast.wm) * (1 + 0.5 * (vary - 1))
+        + scene.enhancing * contrast.enhancing * (1 + 2 * (vary - 1))
+        + scene.necrosis * contrast.necrosis * vary
+        + scene.cavity * contrast.cavity
+        + contrast.infiltration * scene.infiltration * (1 - np.clip(pathology, 0, 1)),
+        np.float32,
+    )
+
+
+def add_noise(signal: Volume, rng: np.random.Generator, snr: float) -> Volume:
+    """Return the modulus of the signal plus complex Gaussian noise of standard deviation 1 / snr (Rician)."""
+    real = signal + 1 / snr * rng.standard_normal(signal.shape, np.float32)
+    imaginary = 1 / snr * rng.standard_normal(signal.shape, np.float32)
+    return np.asarray(np.hypot(real, imaginary), np.float32)
+
+
 def render(
     scene: Scene, contrast: Contrast, rng: np.random.Generator, bias: Volume, snr: float, scale: float
 ) -> NDArray[np.int16]:
@@ -97,25 +122,10 @@ def render(
     -------
     image : int16 array, at least 1 in the brain and 0 outside; ADC in 1e-6 mm²/s
     """
-    pathology = scene.necrosis + scene.edema + scene.enhancing + scene.cavity
-    tissue = contrast.wm * scene.wm + contrast.gm * scene.gm + contrast.csf * scene.csf
-    tissue = np.maximum(tissue + contrast.detail * scene.t1_detail, 0.05)
-    vary = 1 + np.float32(0.10) * scene.heterogeneity
-    # Edema lets the tissue below show through; solid tumour does not.
-    signal = (
-        (1 - np.clip(pathology - 0.35 * scene.edema, 0, 1)) * tissue
-        + scene.edema * (contrast.edema - 0.35 * contrast.wm) * (1 + 0.5 * (vary - 1))
-        + scene.enhancing * contrast.enhancing * (1 + 2 * (vary - 1))
-        + scene.necrosis * contrast.necrosis * vary
-        + scene.cavity * contrast.cavity
-        + contrast.infiltration * scene.infiltration * (1 - np.clip(pathology, 0, 1))
-    )
+    signal = signal_of(scene, contrast)
     if contrast.quantitative:
         scale = 1000.0
     else:
         signal = signal * bias
-    noise = 1 / snr
-    real = signal + noise * rng.standard_normal(signal.shape, np.float32)
-    imaginary = noise * rng.standard_normal(signal.shape, np.float32)
-    image = np.clip(np.rint(scale * np.hypot(real, imaginary)), 1, 32767)
+    image = np.clip(np.rint(scale * add_noise(signal, rng, snr)), 1, 32767)
     return np.where(scene.brain_mask, image, 0).astype(np.int16)

@@ -39,6 +39,10 @@ FIELD_MM = 2.0
 VISIBLE_CORE = 0.40
 VISIBLE_RECURRENCE = 0.30
 
+#: Ranges of the signal-to-noise ratio and of the intensity of white matter.
+SNR = (22, 45)
+SCALE = (300, 1100)
+
 
 @dataclass(frozen=True)
 class Cohort:
@@ -119,6 +123,7 @@ class SimulatedPatient:
     field_affine : its grid, voxel index to RAS mm
     landmarks_preop, landmarks_followup : arrays of shape (n, 3), the same tissue in both exams, RAS mm
     density : float32 array on the pre-operative grid, hidden density of all tumour cells, 0 to 1
+    motion : rigid 4x4 matrix, RAS mm, from atlas space to the head position of the follow-up
     parameters : what was drawn and what came of it, JSON values
     """
 
@@ -132,11 +137,12 @@ class SimulatedPatient:
     landmarks_preop: NDArray[np.float64]
     landmarks_followup: NDArray[np.float64]
     density: Volume
+    motion: NDArray[np.float64]
     parameters: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class _Anatomy:
+class Anatomy:
     """An individual at rest, without tumour: where in the atlas a point in mm lies, and what is there."""
 
     atlas: Atlas
@@ -147,6 +153,7 @@ class _Anatomy:
     to_atlas: Vectors
 
     def positions(self, points: Vectors) -> Vectors:
+        """Return where in the atlas points at rest lie."""
         return points + sample_vectors(self.to_atlas, self.coarse, points)
 
     def tissue(self, points: Vectors) -> tuple[Volume, Volume, Volume, NDArray[np.bool_], Volume]:
@@ -181,7 +188,7 @@ def _spread(mask: NDArray[np.bool_], grid: Grid, target: Grid) -> NDArray[np.boo
     return sample(mask.astype(np.float32), grid, target.points(), edge=True) > 0.2
 
 
-def _stream(seed: int, number: int, purpose: int) -> np.random.Generator:
+def random_stream(seed: int, number: int, purpose: int) -> np.random.Generator:
     """Return a random stream that depends on nothing but its arguments."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number, purpose)))
 
@@ -266,7 +273,7 @@ class _Course:
 
 
 def _draw_course(
-    rng: np.random.Generator, anatomy: _Anatomy, grid: Grid, tumor_ml: float, recurrence_ml: float, days: int
+    rng: np.random.Generator, anatomy: Anatomy, grid: Grid, tumor_ml: float, recurrence_ml: float, days: int
 ) -> tuple[_Course, dict[str, Any]]:
     """Grow a tumour on the lattice, take it out and let it come back."""
     points = grid.points()
@@ -392,7 +399,7 @@ def _soft(score: Volume, width: float) -> Volume:
 
 
 @dataclass(frozen=True)
-class _View:
+class View:
     """Everything at a set of points at rest, as one of the two exams sees it."""
 
     wm: Volume
@@ -409,7 +416,7 @@ class _View:
     density: Volume
 
 
-def _view(anatomy: _Anatomy, course: _Course, stage: _Stage, points: Vectors) -> _View:
+def look(anatomy: Anatomy, course: _Course, stage: _Stage, points: Vectors) -> View:
     """Look at the individual at points at rest (mm): tissue, labels and partial volumes."""
     wm, gm, csf, brain, detail = anatomy.tissue(points)
 
@@ -443,7 +450,7 @@ def _view(anatomy: _Anatomy, course: _Course, stage: _Stage, points: Vectors) ->
         * (1 - v_core)
         * (1 - csf)
     )
-    return _View(
+    return View(
         wm,
         gm,
         csf,
@@ -459,7 +466,7 @@ def _view(anatomy: _Anatomy, course: _Course, stage: _Stage, points: Vectors) ->
     )
 
 
-def _remove_specks(labels: NDArray[np.uint8], smallest_ml: float, voxel_ml: float) -> NDArray[np.uint8]:
+def remove_specks(labels: NDArray[np.uint8], smallest_ml: float, voxel_ml: float) -> NDArray[np.uint8]:
     """Drop lesions of enhancement or necrosis that no one would outline: smaller than ``smallest_ml``."""
     lesion = np.isin(labels, (Tumor.NECROSIS, Tumor.ENHANCING))
     parts, count = ndimage.label(lesion, np.ones((3, 3, 3)))
@@ -471,22 +478,27 @@ def _remove_specks(labels: NDArray[np.uint8], smallest_ml: float, voxel_ml: floa
     return np.where((sizes < smallest_ml)[parts], np.uint8(Tumor.EDEMA), labels).astype(np.uint8)
 
 
+def scene_of(rng: np.random.Generator, view: View, grid: Grid) -> Scene:
+    """Return what lies in each voxel of a grid, with a random field that makes the tumour uneven."""
+    texture = grid.covering(max(grid.spacing, 3.0))
+    grain = sample(random_field(rng, texture, 4.0), texture, grid.points(), edge=True)
+    return Scene(view.wm, view.gm, view.csf, view.detail, view.necrosis, view.edema, view.enhancing,
+                 view.cavity, view.infiltration, grain, view.brain)  # fmt: skip
+
+
 def _expose(
-    rng: np.random.Generator, view: _View, grid: Grid, adc: bool
+    rng: np.random.Generator, view: View, grid: Grid, adc: bool
 ) -> tuple[dict[str, NDArray[np.int16]], dict[str, float]]:
     """Make the images of one exam; each contrast has a random stream of its own."""
     coarse = grid.covering(8.0)
-    texture = grid.covering(max(grid.spacing, 3.0))
     points = grid.points()
-    grain = sample(random_field(rng, texture, 4.0), texture, points, edge=True)
-    scene = Scene(view.wm, view.gm, view.csf, view.detail, view.necrosis, view.edema, view.enhancing,
-                  view.cavity, view.infiltration, grain, view.brain)  # fmt: skip
-    snr = float(rng.uniform(22, 45))
+    scene = scene_of(rng, view, grid)
+    snr = float(rng.uniform(*SNR))
     images = {}
     for name, stream in zip(CONTRASTS, rng.spawn(len(CONTRASTS)), strict=True):
         if name == "adc" and not adc:
             continue
-        scale = float(stream.uniform(300, 1100))
+        scale = float(stream.uniform(*SCALE))
         bias = np.exp(
             np.float32(0.10) * sample(random_field(stream, coarse, 45.0), coarse, points, edge=True)
         )
@@ -546,7 +558,7 @@ class Simulator:
         ImageError
             If the atlas has no white matter where a tumour could begin.
         """
-        return _simulate(self, seed, number, adc)
+        return photograph(self, live(self, seed, number), seed, number, adc)
 
 
 def simulate_patient(
@@ -556,9 +568,40 @@ def simulate_patient(
     return Simulator(atlas, spacing).patient(seed, number, adc)
 
 
-def _simulate(simulator: Simulator, seed: int, number: int, adc: bool) -> SimulatedPatient:
-    spacing = simulator.spacing
-    rng = _stream(seed, number, 0)
+@dataclass(frozen=True)
+class Life:
+    """What happened to a patient, before anyone takes an image of it.
+
+    Attributes
+    ----------
+    cohort : its group
+    days : from the pre-operative exam to the follow-up
+    anatomy, course : the individual at rest, and the disease
+    coarse : grid of the deformations
+    rest_from_preop, rest_from_followup, followup_from_rest : displacements in mm, the head lying still
+    drawn : what was drawn, JSON values
+    """
+
+    cohort: Cohort
+    days: int
+    anatomy: Anatomy
+    course: _Course
+    coarse: Grid
+    rest_from_preop: Vectors
+    rest_from_followup: Vectors
+    followup_from_rest: Vectors
+    drawn: dict[str, Any]
+
+    def see(self, points: Vectors, followup: bool) -> View:
+        """Look at points of an exam, in mm, the head lying as in the atlas."""
+        back = self.rest_from_followup if followup else self.rest_from_preop
+        stage = self.course.after if followup else self.course.before
+        return look(self.anatomy, self.course, stage, points + sample_vectors(back, self.coarse, points))
+
+
+def live(simulator: Simulator, seed: int, number: int) -> Life:
+    """Let a patient's tumour grow, be removed and come back; see :meth:`Simulator.patient`."""
+    rng = random_stream(seed, number, 0)
     cohort = cohort_of(number)
     tumor_ml = float(np.clip(cohort.tumor_ml * np.exp(0.65 * rng.standard_normal()), 3, 110))
     recurrence_ml = float(np.clip(cohort.recurrence_ml * np.exp(0.85 * rng.standard_normal()), 0.4, 45))
@@ -568,11 +611,11 @@ def _simulate(simulator: Simulator, seed: int, number: int, adc: bool) -> Simula
     collapse = float(rng.uniform(0.2, 0.8))
 
     coarse = simulator.coarse
-    to_atlas, drawn_anatomy = _draw_anatomy(_stream(seed, number, 1), simulator.small, coarse)
-    anatomy = _Anatomy(simulator.atlas, simulator.grid, simulator.brain, simulator.detail, coarse, to_atlas)
+    to_atlas, drawn_anatomy = _draw_anatomy(random_stream(seed, number, 1), simulator.small, coarse)
+    anatomy = Anatomy(simulator.atlas, simulator.grid, simulator.brain, simulator.detail, coarse, to_atlas)
     # Swelling makes the tumour of the exam larger than that at rest.
     course, drawn_course = _draw_course(
-        _stream(seed, number, 2),
+        random_stream(seed, number, 2),
         anatomy,
         simulator.lattice,
         tumor_ml / (1 + 0.8 * swelling),
@@ -602,21 +645,41 @@ def _simulate(simulator: Simulator, seed: int, number: int, adc: bool) -> Simula
     )
     rest_from_preop = exponential(-push_before, coarse)
     followup_from_rest, rest_from_followup = exponential(push_after, coarse), exponential(-push_after, coarse)
+    drawn = {
+        "cohort": cohort.name,
+        "seed": seed,
+        "number": number,
+        "spacing_mm": simulator.spacing,
+        "interval_days": days,
+        "drawn_tumor_core_ml": tumor_ml,
+        "drawn_recurrence_ml": recurrence_ml,
+        "mass_effect": swelling,
+        "cavity_collapse": collapse,
+        **drawn_anatomy,
+        **drawn_course,
+    }
+    return Life(
+        cohort, days, anatomy, course, coarse, rest_from_preop, rest_from_followup, followup_from_rest, drawn
+    )
+
+
+def photograph(simulator: Simulator, life: Life, seed: int, number: int, adc: bool) -> SimulatedPatient:
+    """Take the images of both exams, brain-extracted, and note the truth; see :meth:`Simulator.patient`."""
+    spacing, coarse = simulator.spacing, life.coarse
 
     # The pre-operative exam, in atlas space.
     exam_grid = simulator.exam_grid
     grid, cut = exam_grid.box(_spread(simulator.small.brain_mask, coarse, exam_grid), 12.0)
     points = grid.points()
-    at_rest = points + sample_vectors(rest_from_preop, coarse, points)
-    view = _view(anatomy, course, course.before, at_rest)
-    images, drawn_preop = _expose(_stream(seed, number, 3), view, grid, adc)
+    view = life.see(points, followup=False)
+    images, drawn_preop = _expose(random_stream(seed, number, 3), view, grid, adc)
 
     def full(array: NDArray[Any]) -> NDArray[Any]:
         result = np.zeros(exam_grid.shape, array.dtype)
         result[cut] = array
         return result
 
-    labels = _remove_specks(view.labels, 0.05, grid.voxel_ml)
+    labels = remove_specks(view.labels, 0.05, grid.voxel_ml)
     preop = SimulatedExam(
         exam_grid.affine,
         {name: full(image) for name, image in images.items()},
@@ -625,11 +688,12 @@ def _simulate(simulator: Simulator, seed: int, number: int, adc: bool) -> Simula
         {"wm": full(view.wm), "gm": full(view.gm), "csf": full(view.csf)},
     )
     # The follow-up's labels seen from the pre-operative exam: same tissue, other time.
-    later = _view(anatomy, course, course.after, at_rest)
-    registered = full(_remove_specks(later.labels, 0.05, grid.voxel_ml))
+    at_rest = points + sample_vectors(life.rest_from_preop, coarse, points)
+    later = look(life.anatomy, life.course, life.course.after, at_rest)
+    registered = full(remove_specks(later.labels, 0.05, grid.voxel_ml))
 
     # The follow-up in its own head position.
-    pose = _stream(seed, number, 4)
+    pose = random_stream(seed, number, 4)
     centre = points[:, view.brain].mean(axis=1).astype(np.float64)
     angles = np.deg2rad(pose.uniform(-8, 8, 3))
     shift = pose.uniform(-12, 12, 3)
@@ -639,25 +703,25 @@ def _simulate(simulator: Simulator, seed: int, number: int, adc: bool) -> Simula
     size = np.ceil((inside.max(axis=1) + 14 - low) / spacing).astype(int).tolist()
     followup_grid = Grid((size[0], size[1], size[2]), spacing, (float(low[0]), float(low[1]), float(low[2])))
     still = transform(np.linalg.inv(motion).astype(np.float64), followup_grid.points())
-    seen = _view(anatomy, course, course.after, still + sample_vectors(rest_from_followup, coarse, still))
-    images, drawn_followup = _expose(_stream(seed, number, 5), seen, followup_grid, adc)
+    seen = life.see(still, followup=True)
+    images, drawn_followup = _expose(random_stream(seed, number, 5), seen, followup_grid, adc)
     followup = SimulatedExam(
         followup_grid.affine,
         images,
         seen.brain,
-        _remove_specks(seen.labels, 0.05, followup_grid.voxel_ml),
+        remove_specks(seen.labels, 0.05, followup_grid.voxel_ml),
         {"wm": seen.wm, "gm": seen.gm, "csf": seen.csf},
     )
 
     # The true way from a pre-operative point to the same tissue in the follow-up.
     def correspond(p: Vectors) -> Vectors:
-        q = p + sample_vectors(rest_from_preop, coarse, p)
-        return transform(motion, q + sample_vectors(followup_from_rest, coarse, q))
+        q = p + sample_vectors(life.rest_from_preop, coarse, p)
+        return transform(motion, q + sample_vectors(life.followup_from_rest, coarse, q))
 
     field_grid = simulator.grid.covering(max(FIELD_MM, spacing))
     there = field_grid.points()
     displacement = np.moveaxis(correspond(there) - there, 0, -1)
-    landmarks = _landmarks(_stream(seed, number, 6), view, later, grid)
+    landmarks = _landmarks(random_stream(seed, number, 6), view, later, grid)
     moved = correspond(landmarks.T.astype(np.float32)).T.astype(np.float64)
 
     volumes = {
@@ -665,17 +729,7 @@ def _simulate(simulator: Simulator, seed: int, number: int, adc: bool) -> Simula
         for t in list(Tumor)[:3]
     }
     parameters: dict[str, Any] = {
-        "cohort": cohort.name,
-        "seed": seed,
-        "number": number,
-        "spacing_mm": spacing,
-        "interval_days": days,
-        "drawn_tumor_core_ml": tumor_ml,
-        "drawn_recurrence_ml": recurrence_ml,
-        "mass_effect": swelling,
-        "cavity_collapse": collapse,
-        **drawn_anatomy,
-        **drawn_course,
+        **life.drawn,
         "preop": {**volumes, **drawn_preop},
         "followup": {
             "enhancing_ml": round(np.count_nonzero(registered == Tumor.ENHANCING) * grid.voxel_ml, 3),
@@ -685,8 +739,8 @@ def _simulate(simulator: Simulator, seed: int, number: int, adc: bool) -> Simula
         "head_motion": {"degrees": np.rad2deg(angles).round(3).tolist(), "mm": shift.round(3).tolist()},
     }
     return SimulatedPatient(
-        cohort.name,
-        days,
+        life.cohort.name,
+        life.days,
         preop,
         followup,
         registered,
@@ -695,12 +749,13 @@ def _simulate(simulator: Simulator, seed: int, number: int, adc: bool) -> Simula
         landmarks,
         moved,
         full(view.density),
+        motion,
         parameters,
     )
 
 
 def _landmarks(
-    rng: np.random.Generator, before: _View, after: _View, grid: Grid, count: int = 60
+    rng: np.random.Generator, before: View, after: View, grid: Grid, count: int = 60
 ) -> NDArray[np.float64]:
     """Draw points at edges of tissue, where a reader could place them, outside core and cavity; RAS mm."""
     edge = before.wm * (before.gm + before.csf)
