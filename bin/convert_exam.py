@@ -214,7 +214,7 @@ def measure(exam: Conversion) -> list[Measure]:
                 least=SMALLEST_EXTENT_MM,
             ),
         ]
-        if conflict:
+        if conflict > CONFLICT_MM:
             text = f"distance of the two positions that the header of {column} gives (sform, qform)"
             measures.append(Measure(f"{column}_header_conflict_mm", conflict, text, most=CONFLICT_MM))
     if "adc" in exam.images:

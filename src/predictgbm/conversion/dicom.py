@@ -18,6 +18,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 
 from predictgbm.conversion.series import Series
@@ -87,7 +88,6 @@ _WANTED = (
     "InversionTime",
     "ContrastBolusAgent",
     "ContrastBolusAgentSequence",
-    "MRContrastSequence",
     "SliceThickness",
     "PixelSpacing",
     "ImagePositionPatient",
@@ -101,6 +101,7 @@ _WANTED = (
 )
 #: b-value where makers keep it outside the standard's field: Siemens, GE, Philips.
 _PRIVATE_B_VALUES = ((0x0019, 0x100C), (0x0043, 0x1039), (0x2001, 0x1003))
+_TAGS = [*map(Tag, _WANTED), *map(Tag, _PRIVATE_B_VALUES)]
 
 #: Positions of slices that are nearer to each other than this are the same, in mm.
 SAME_POSITION_MM = 0.01
@@ -137,12 +138,11 @@ def read_header(path: Path) -> Dataset | None:
         # Values that break the standard's rules of form are common and do not matter here.
         warnings.simplefilter("ignore")
         try:
-            tags = [*map(Tag, _WANTED), *map(Tag, _PRIVATE_B_VALUES)]
             try:
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
             except InvalidDicomError:
                 # Some archives leave out the preamble.
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags, force=True)
+                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS, force=True)
         except (OSError, EOFError, ValueError, KeyError, NotImplementedError, AttributeError, TypeError):
             return None
         return header if "SOPClassUID" in header and "SeriesInstanceUID" in header else None
@@ -209,7 +209,7 @@ def _describe_series(members: list[tuple[Path, Dataset]]) -> Series:
         text=" ".join(texts).lower(),
         files=tuple(path for path, _ in members),
         modality=str(first.get("Modality", "")),
-        image_type=tuple(str(v).upper() for v in first.get("ImageType", None) or ()),
+        image_type=tuple(v.upper() for v in _texts(first.get("ImageType"))),
         sequence=_texts(first.get("ScanningSequence")),
         echo_time=_number(_nested(first, "MREchoSequence", "EffectiveEchoTime", "EchoTime")),
         repetition_time=_number(_nested(first, "MRTimingAndRelatedParametersSequence", "RepetitionTime")),
@@ -227,7 +227,7 @@ def _describe_series(members: list[tuple[Path, Dataset]]) -> Series:
 def _texts(value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
-    return (str(value),) if isinstance(value, str) else tuple(str(v) for v in value)
+    return tuple(map(str, value)) if isinstance(value, (MultiValue, list)) else (str(value),)
 
 
 def _number(value: Any) -> float | None:
@@ -259,9 +259,7 @@ def _nested(header: Dataset, sequence: str, *names: str, frame: Dataset | None =
 
 def _inversion_time(header: Dataset) -> float | None:
     value = _nested(header, "MRModifierSequence", "InversionTimes", "InversionTime")
-    if isinstance(value, (list, tuple)) or (value is not None and hasattr(value, "__len__")):
-        value = value[0] if len(value) else None
-    return _number(value)
+    return _number(value[0] if isinstance(value, (MultiValue, list)) else value)
 
 
 def _agent(header: Dataset) -> str:

@@ -134,7 +134,7 @@ def _words(pattern: str) -> re.Pattern[str]:
 
 #: What no column asks for, by the words of its description.
 _OTHER = {
-    "localizer": _words(r"locali[sz]er\w*|scout|survey|loc|3[-_ ]?pl(?:ane)?|aahead|aascout"),
+    "localizer": _words(r"locali[sz]er\w*|\w*scout\w*|survey|loc|3[-_ ]?pl(?:ane)?"),
     "screenshot or report": _words(r"screen ?shots?|snapshots?|screen ?save|report|summary|key images?"),
     "perfusion": _words(r"perf|perfusion|dsc|dce|p?casl|asl|r?cbf|r?cbv|mtt|ttp|tmax"),
     "susceptibility": _words(r"swip?|swan|t2w?[-_ ]?\*|t2[-_ ]?star|m[-_ ]?ip|minip|ha?emo"),
