@@ -150,8 +150,8 @@ def resample(
             i, j, k = np.floor(index + 0.5).astype(np.intp)
             values = data[i, j, k]
         else:
-            order = 3 if interpolation == "bspline" else 1
-            values = ndimage.map_coordinates(data, index, np.float32, order, mode="mirror", prefilter=False)
+            order: Literal[1, 3] = 3 if interpolation == "bspline" else 1
+            values = ndimage.map_coordinates(data, index, order=order, mode="mirror", prefilter=False)
             values = np.clip(values, low, high)
         result[block].reshape(-1)[inside] = values
     return result
