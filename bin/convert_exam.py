@@ -85,11 +85,6 @@ class Conversion:
                 self.take_diffusion(read_diffusion(path, bval, bvec), source)
             else:
                 self.take_image(column, path, source)
-                if self.images[column].shape[2] != series.shape[2]:
-                    raise ImageError(
-                        f"{series}: dcm2niix made an image of {self.images[column].shape[2]} slices; "
-                        "convert it yourself and give the NIfTI file"
-                    )
         self.sidecars[column] = {**sidecar, "ContrastAgent": bool(series.agent)}
 
     def take_diffusion(self, diffusion: Diffusion, source: str) -> None:

@@ -45,7 +45,10 @@ def read_columns(row: dict[str, Any], files: dict[str, Path]) -> tuple[dict[str,
                 native = is_native(row) and column != "registered_seg"
                 images[column] = read_native(path, dtype)[0] if native else read_image(path, dtype)
         except ImageError as error:
-            faults.append(reading_fault(row, column, path, error, expected))
+            # What is wrong with a diffusion series may be wrong with its tables.
+            table = next((c for c in TEXT_COLUMNS if c in files and str(files[c]) in str(error)), "")
+            at, expected = (table, "a table of numbers") if table else (column, expected)
+            faults.append(reading_fault(row, at, files[at], error, expected))
     return images, faults
 
 

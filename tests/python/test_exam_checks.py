@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from small_exam import AFFINE, arrays, row, run_command, save, tumor, write_exam, write_json
 
 from predictgbm.cohort.faults import Fault, format_fault
+from predictgbm.simulation.dicom import write_series
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = REPOSITORY / "bin" / "validate_exam.py"
@@ -204,6 +206,86 @@ def test_all_faults_of_an_exam_come_at_once(tmp_path: Path) -> None:
 def test_diffusion_tensor_is_not_asked_to_be_three_dimensional(tmp_path: Path) -> None:
     files = write_exam(tmp_path, {**arrays(), "dti": np.ones((*tumor().shape, 6), np.float32)})
     assert faults_of(tmp_path, row(files), files) == []
+
+
+def native(files: dict[str, Path], role: str = "preop") -> dict[str, Any]:
+    """Return the row of a raw exam, its files named by path, since folders may share a name."""
+    return {
+        **row(files, role, space="native"),
+        "files": {column: str(path) for column, path in files.items()},
+    }
+
+
+def write_dicom(folder: Path) -> Path:
+    values = {"PatientID": "X", "SeriesNumber": 1, "SeriesDescription": "t1"}
+    write_series(folder, np.arange(60, dtype=np.int16).reshape(5, 4, 3), np.diag([-1.0, -1, 2, 1]), values)
+    return folder
+
+
+def test_raw_exam_has_a_grid_per_contrast_and_masks_on_that_of_the_t1c(tmp_path: Path) -> None:
+    files = write_exam(tmp_path)
+    save(files["t2"], arrays()["t2"][:, :-3], SHIFTED)
+    save(files["flair"], arrays()["flair"][::2], SHIFTED)
+    assert faults_of(tmp_path, native(files), files) == []
+    save(files["tumor_seg"], arrays()["tumor_seg"], SHIFTED)
+    (fault,) = faults_of(tmp_path, native(files), files)
+    assert fault.startswith("sheet.csv:5: tumor_seg: image is not on the voxel grid of t1c: 28x34x26 voxels")
+    # With a T1c in DICOM the comparison has to wait for its conversion; nor does a raw exam need labels.
+    files["t1c"] = write_dicom(tmp_path / "t1c")
+    assert faults_of(tmp_path, native(files), files) == []
+    del files["tumor_seg"]
+    assert faults_of(tmp_path, native(files), files) == []
+
+
+def test_dicom_folders_of_a_raw_exam(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "notes.txt").write_text("no image")
+    files = {
+        "dicom": write_dicom(tmp_path / "exam"),
+        "t1": tmp_path / "empty",
+        "t2": tmp_path / "text",
+        "flair": tmp_path / "absent",
+    }
+    assert faults_of(tmp_path, native(files), files) == [
+        "sheet.csv:5: t1: empty: folder is empty (patient 007); expected a folder with the DICOM files of one "
+        "series: copy or export the DICOM files again",
+        "sheet.csv:5: t2: text: holds no DICOM image (1 files, the first is notes.txt) (patient 007); expected a "
+        "folder with the DICOM files of one series: name the folder of the DICOM files, or a NIfTI file",
+        "sheet.csv:5: flair: absent: folder does not exist (patient 007); expected a folder with the DICOM files "
+        "of one series: check the path",
+    ]
+
+
+def test_raw_image_of_unknown_position_is_a_fault(tmp_path: Path) -> None:
+    files = write_exam(tmp_path)
+    image = nib.load(files["t2"])
+    image.set_sform(None, code=0)
+    image.set_qform(None, code=0)
+    nib.save(image, files["t2"])
+    (fault,) = faults_of(tmp_path, native(files), files)
+    assert fault.startswith(
+        "sheet.csv:5: t2: t2.nii.gz: header gives no position (sform and qform codes are 0)"
+    )
+
+
+def test_diffusion_series_and_its_tables(tmp_path: Path) -> None:
+    files = write_exam(tmp_path, {**arrays(), "dti": np.ones((*tumor().shape, 4), np.float32)})
+    (fault,) = faults_of(tmp_path, native(files), files)
+    assert fault == (
+        "sheet.csv:5: dti: dti.nii.gz: has no b-values (patient 007); expected a 4-D NIfTI image with its b-values and "
+        "directions in dti_bval and dti_bvec: fill in dti_bval and dti_bvec"
+    )
+    files |= {"dti_bval": tmp_path / "dti.bval", "dti_bvec": tmp_path / "dti.bvec"}
+    files["dti_bval"].write_text("0 1000 1000 1000")
+    files["dti_bvec"].write_text("0 1 0 0\n0 0 1 0\n0 0 0 1")
+    assert faults_of(tmp_path, native(files), files) == []
+    files["dti_bval"].write_text("0 1000 1000")
+    (fault,) = faults_of(tmp_path, native(files), files)
+    assert fault == (
+        "sheet.csv:5: dti_bval: dti.bval: has 3 b-values for 4 volumes (patient 007); expected a table of numbers: "
+        "give the file made with the image"
+    )
 
 
 def test_followup_labels_are_compared_with_the_preoperative_exam(tmp_path: Path) -> None:

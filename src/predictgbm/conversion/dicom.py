@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dcm2niix  # type: ignore[import-untyped]
+import nibabel as nib
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
@@ -416,6 +417,12 @@ def convert(series: Series, folder: Path) -> tuple[Path, dict[str, Any]]:
         raise ImageError(
             f"{series}: holds {len(made)} different images ({kinds}); give the files of the wanted one in a folder "
             "of their own, or convert it yourself and give the NIfTI file"
+        )
+    shape = nib.load(made[0]).shape
+    if sorted(shape[:3]) != sorted(series.shape) or (shape[3] if len(shape) > 3 else 1) != series.volumes:
+        raise ImageError(
+            f"{series}: dcm2niix made an image of shape {shape}, the headers tell of {series.shape} and "
+            f"{series.volumes} volumes; convert it yourself and give the NIfTI file"
         )
     sidecar = made[0].with_suffix(".json")
     facts = json.loads(sidecar.read_text("utf-8")) if sidecar.exists() else {}

@@ -15,10 +15,8 @@ from predictgbm.images import ImageError
 LARGEST_B = 1200.0
 #: b-values up to this one count as unweighted, in s/mm2.
 UNWEIGHTED_B = 50.0
-#: Distinct directions that a tensor needs.
-LEAST_DIRECTIONS = 6
-#: Cosine above which two directions are the same axis (about 3 degrees).
-SAME_AXIS = 0.9986
+#: The component that directions determine worst, against the best: evenly spread ones reach 0.4 to 0.7.
+LEAST_STRENGTH = 0.05
 #: Voxels whose unweighted signal is below this share of the brightest (99th percentile) are background.
 BACKGROUND = 0.05
 #: From mm2/s to the unit of ADC maps.
@@ -30,9 +28,10 @@ def diffusion_maps(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Return the apparent diffusion coefficient and, where there are directions enough, the tensor.
 
-    With b up to 1200 s/mm2 and at least 6 directions: the tensor by weighted least squares (dipy; Basser, Mattiello
-    and LeBihan 1994) and its mean diffusivity, a third of its trace. With fewer: the slope of the logarithm of the
-    signal over b by least squares, which for equally weighted orthogonal directions is the mean diffusivity too.
+    With b up to 1200 s/mm2 and at least 6 directions that determine a tensor: the tensor by weighted least squares
+    (dipy; Basser, Mattiello and LeBihan 1994) and its mean diffusivity, a third of its trace. With fewer: the slope
+    of the logarithm of the signal over b by least squares, which for equally weighted orthogonal directions is the
+    mean diffusivity too.
     Neither motion nor eddy currents are corrected.
 
     Parameters
@@ -73,7 +72,7 @@ def diffusion_maps(
     weighted = (b_values > UNWEIGHTED_B) & directions.any(axis=1)
     # Trace-weighted volumes have no direction and do not belong into a tensor.
     oriented = weighted | (b_values <= UNWEIGHTED_B)
-    if count_axes(directions[weighted]) >= LEAST_DIRECTIONS and (b_values[oriented] <= UNWEIGHTED_B).any():
+    if determines_tensor(directions[weighted]) and (b_values[oriented] <= UNWEIGHTED_B).any():
         table = gradient_table(
             b_values[oriented],
             bvecs=directions[oriented] * weighted[oriented, None],
@@ -92,10 +91,14 @@ def diffusion_maps(
     return adc, None
 
 
-def count_axes(directions: NDArray[np.float64]) -> int:
-    """Count the axes that differ, opposite directions being one; shape (n, 3)."""
-    axes: list[NDArray[np.float64]] = []
-    for direction in directions:
-        if all(abs(float(direction @ axis)) < SAME_AXIS for axis in axes):
-            axes.append(direction)
-    return len(axes)
+def determines_tensor(directions: NDArray[np.float64]) -> bool:
+    """Tell whether directions, shape (n, 3), determine the six components of a tensor.
+
+    It takes at least six axes; directions on a cone or in a plane do not do, however many.
+    """
+    x, y, z = directions.T
+    products = np.stack([x * x, y * y, z * z, 2 * x * y, 2 * x * z, 2 * y * z], axis=1)
+    if len(products) < 6:
+        return False
+    strengths = np.linalg.svd(products, compute_uv=False)
+    return bool(strengths[-1] > LEAST_STRENGTH * strengths[0])

@@ -57,6 +57,11 @@ def read_placement(path: str | os.PathLike[str]) -> Placement:
         raise ImageError(f"{path}: is {type(header).__name__}, expected NIfTI (.nii, .nii.gz); convert it")
     shape = header.get_data_shape()[:3]
     sform, qform = header.get_sform(coded=True)[0], _qform(path, header)
+    for form in (sform, qform):
+        if form is not None and not abs(np.linalg.det(form[:3, :3])) > 1e-9:
+            raise ImageError(
+                f"{path}: orientation (affine) in the header is unusable; convert the file again"
+            )
     if sform is None and qform is None:
         raise ImageError(
             f"{path}: header gives no position (sform and qform codes are 0), so that left and right cannot be told "
@@ -221,7 +226,7 @@ def read_gradients(bval: Path, bvec: Path, volumes: int) -> tuple[NDArray[np.flo
         raise ImageError(
             f"{bval}: has {len(b_values)} b-values for {volumes} volumes; give the file made with the image"
         )
-    if vectors.shape != (volumes, 3):
+    if vectors.shape[0] == 3:
         vectors = vectors.T
     if vectors.shape != (volumes, 3):
         raise ImageError(
