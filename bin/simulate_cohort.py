@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import sys
 from collections.abc import Iterable
+from datetime import date, timedelta
 from pathlib import Path
 
 import nibabel as nib
@@ -19,8 +20,12 @@ from numpy.typing import NDArray
 from predictgbm import __version__
 from predictgbm.atlas import load_atlas
 from predictgbm.exam import file_name
-from predictgbm.images import ImageError, write_image
+from predictgbm.images import Image, ImageError, write_image
+from predictgbm.registration.transforms import write_transform
 from predictgbm.simulation import SimulatedExam, SimulatedPatient, Simulator
+from predictgbm.simulation.dicom import make_uid
+from predictgbm.simulation.dicom import write_exam as write_exam_dicom
+from predictgbm.simulation.raw import RawPatient, simulate_raw
 
 COLUMNS = [
     "patient",
@@ -28,6 +33,7 @@ COLUMNS = [
     "cohort",
     "role",
     "days",
+    "space",
     "t1",
     "t1c",
     "t2",
@@ -41,6 +47,8 @@ COLUMNS = [
     "tissue_csf",
     "registered_seg",
 ]
+#: The sheet of raw exams; ``dicom`` only with --dicom.
+RAW_COLUMNS = [*COLUMNS[: COLUMNS.index("brain_mask")], "dicom"]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -48,9 +56,10 @@ def parse_arguments() -> argparse.Namespace:
         description=(
             "Simulate longitudinal glioblastoma patients: a pre-operative exam in atlas space, a follow-up with "
             "resection cavity and recurrence in another head position, and the truth that connects them. Writes "
-            "samplesheet.csv, dataset_description.json and one folder per patient. A patient depends on atlas, seed, "
-            "number and spacing alone, so a cohort can be made in parts: run several with --first and --count and "
-            "join the rows of their samplesheets."
+            "samplesheet.csv, dataset_description.json and one folder per patient. With --raw the exams are as "
+            "scanners deliver them, in native space with skull, and the truth lies in a folder of the patient. "
+            "A patient depends on atlas, seed, number and spacing alone, so a cohort can be made in parts: run "
+            "several with --first and --count and join the rows of their samplesheets."
         )
     )
     parser.add_argument(
@@ -63,6 +72,16 @@ def parse_arguments() -> argparse.Namespace:
         "--spacing", type=float, default=1.0, metavar="MM", help="voxel edge, 1 to 6 mm (default 1)"
     )
     parser.add_argument("--adc", action="store_true", help="also make ADC maps (1e-6 mm²/s)")
+    parser.add_argument(
+        "--raw",
+        action="store_true",
+        help="heads with skull, each contrast on a grid of its own; voxels no finer than half --spacing",
+    )
+    parser.add_argument(
+        "--dicom",
+        action="store_true",
+        help="--raw as DICOM: odd patients a folder per contrast, even ones one mixed folder per exam",
+    )
     parser.add_argument("--first", type=int, metavar="K", help="make patients from number K on (from 1)")
     parser.add_argument("--count", type=int, metavar="M", help="make so many patients")
     parser.add_argument("--patient-index", type=int, metavar="I", help="make patient number I (from 1) only")
@@ -74,6 +93,7 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--spacing must be 1 to 6 mm")
     if arguments.seed < 0:
         parser.error("--seed must not be negative")
+    arguments.raw |= arguments.dicom
     if arguments.patient_index is not None:
         if arguments.first is not None or arguments.count is not None:
             parser.error("give --patient-index or --first and --count, not both")
@@ -114,9 +134,9 @@ def write_field(path: Path, field: NDArray[np.float32], affine: NDArray[np.float
     nib.save(image, path)
 
 
-def write_patient(out: Path, name: str, patient: SimulatedPatient) -> list[dict[str, object]]:
-    """Write all files of a patient; return its two rows of the samplesheet."""
-    pre, post = out / name / "ses-pre", out / name / "ses-post"
+def write_patient(folder: Path, name: str, patient: SimulatedPatient, base: Path) -> list[dict[str, object]]:
+    """Write all files of a patient; return its two rows of the samplesheet that lies in ``base``."""
+    pre, post = folder / "ses-pre", folder / "ses-post"
     pre.mkdir(parents=True, exist_ok=True)
     post.mkdir(parents=True, exist_ok=True)
     atlas_space = f"{name}_ses-pre_space-SRI24"
@@ -128,27 +148,101 @@ def write_patient(out: Path, name: str, patient: SimulatedPatient) -> list[dict[
     write_image(registered, patient.registered_seg, patient.preop.affine)
     density = np.rint(patient.density * 4096) / np.float32(4096)
     write_image(pre / f"{atlas_space}_desc-cells_density.nii.gz", density, patient.preop.affine)
-    write_field(out / name / f"{name}_from-pre_to-post_xfm.nii.gz", patient.field, patient.field_affine)
-    with (out / name / f"{name}_landmarks.csv").open("w", newline="") as file:
+    write_field(folder / f"{name}_from-pre_to-post_xfm.nii.gz", patient.field, patient.field_affine)
+    with (folder / f"{name}_landmarks.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["x", "y", "z", "x_followup", "y_followup", "z_followup"])
         lps = [-1, -1, 1] * 2
         for a, b in zip(patient.landmarks_preop, patient.landmarks_followup, strict=True):
             writer.writerow([f"{v * s:.3f}" for v, s in zip([*a, *b], lps, strict=True)])
-    (out / name / f"{name}_simulation.json").write_text(json.dumps(patient.parameters, indent=2) + "\n")
+    (folder / f"{name}_simulation.json").write_text(json.dumps(patient.parameters, indent=2) + "\n")
 
     rows = []
     for role, session, days in (("preop", "pre", 0), ("followup", "post", patient.days)):
-        paths = {key: path.relative_to(out).as_posix() for key, path in files[role].items()}
+        paths = {key: path.relative_to(base).as_posix() for key, path in files[role].items()}
         row: dict[str, object] = dict.fromkeys(COLUMNS, "")
         row |= {"patient": name, "session": session, "cohort": patient.cohort, "role": role, "days": days}
+        row["space"] = "SRI24"
         row |= {key: paths[key] for key in ("t1", "t1c", "t2", "flair", "brain_mask", "tumor_seg")}
         row |= {"adc": paths.get("adc", ""), "tumor_labels": "canonical"}
         row |= {f"tissue_{key}": paths[key] for key in ("wm", "gm", "csf")}
         if role == "followup":
-            row["registered_seg"] = registered.relative_to(out).as_posix()
+            row["registered_seg"] = registered.relative_to(base).as_posix()
         rows.append(row)
     return rows
+
+
+def write_scan(path: Path, image: Image) -> None:
+    """Write an image as converters do: qform and sform in scanner coordinates, code 1."""
+    nifti = nib.Nifti1Image(image.data, image.affine)
+    nifti.set_sform(image.affine, code=1)
+    nifti.set_qform(image.affine, code=1)
+    nifti.header.set_xyzt_units("mm", "sec")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nifti, path)
+
+
+def write_raw_patient(
+    out: Path, name: str, number: int, seed: int, raw: RawPatient, dicom: bool
+) -> list[dict[str, object]]:
+    """Write both raw exams of a patient and their truth; return its two rows of the samplesheet."""
+    truth = out / name / "truth"
+    patient = raw.patient
+    write_sheet(truth / "samplesheet.csv", COLUMNS, write_patient(truth, name, patient, truth))
+    identity = f"SIM{number:03d}"
+    first_day = date(2020, 1, 6) + timedelta(days=number % 700)
+    rows = []
+    for role, session, days, exam in (
+        ("preop", "pre", 0, raw.preop),
+        ("followup", "post", patient.days, raw.followup),
+    ):
+        folder, prefix = out / name / f"ses-{session}", f"{name}_ses-{session}"
+        if dicom:
+            attributes = {
+                "PatientName": f"SIM^{number:03d}",
+                "PatientID": identity,
+                "PatientBirthDate": "19600101",
+                "PatientSex": "O",
+                "StudyInstanceUID": make_uid("predictgbm", seed, number, session),
+                "StudyID": session,
+                "StudyDescription": "simulated head",
+                "StudyDate": f"{first_day + timedelta(days=days):%Y%m%d}",
+                "StudyTime": "100000",
+                "InstitutionName": "Simulated hospital",
+                "Manufacturer": "predictgbm",
+                "MagneticFieldStrength": 3.0,
+            }
+            paths = write_exam_dicom(folder, exam, attributes, mixed=number % 2 == 0)
+        else:
+            paths = {column: folder / file_name(prefix, column) for column in exam.images}
+            for column, path in paths.items():
+                write_scan(path, exam.images[column])
+
+        beside = truth / f"ses-{session}"
+        write_exam(beside / "native", f"{prefix}_space-T1c", exam.truth)
+        write_transform(beside / "xfm" / "from-t1c_to-SRI24_xfm.tfm", exam.t1c_from_atlas)
+        for column, matrix in exam.from_t1c.items():
+            if column != "t1c":
+                write_transform(beside / "xfm" / f"from-{column}_to-t1c_xfm.tfm", matrix)
+        if role == "followup":
+            matrix = exam.t1c_from_atlas @ np.linalg.inv(patient.motion)
+            write_transform(beside / "xfm" / "from-t1c_to-followup_xfm.tfm", matrix)
+        text = json.dumps(exam.parameters, indent=2)
+        (beside / f"{prefix}_acquisition.json").write_text(text + "\n")
+
+        row: dict[str, object] = dict.fromkeys(RAW_COLUMNS if dicom else RAW_COLUMNS[:-1], "")
+        row |= {"patient": name, "session": session, "cohort": patient.cohort, "role": role, "days": days}
+        row |= {"space": "native", **{key: path.relative_to(out).as_posix() for key, path in paths.items()}}
+        rows.append(row)
+    return rows
+
+
+def write_sheet(path: Path, columns: list[str], rows: list[dict[str, object]]) -> None:
+    """Write a samplesheet."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 class Worker:
@@ -158,12 +252,16 @@ class Worker:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.simulator = Simulator(load_atlas(arguments.atlas), arguments.spacing)
-        self.seed, self.adc, self.out = arguments.seed, arguments.adc, arguments.out
+        self.arguments = arguments
 
     def make(self, number: int) -> list[dict[str, object]]:
         """Simulate and write one patient; return its rows of the samplesheet."""
-        patient = self.simulator.patient(self.seed, number, adc=self.adc)
-        return write_patient(self.out, f"sub-{number:03d}", patient)
+        name, seed, out = f"sub-{number:03d}", self.arguments.seed, self.arguments.out
+        if self.arguments.raw:
+            raw = simulate_raw(self.simulator, seed, number, adc=self.arguments.adc)
+            return write_raw_patient(out, name, number, seed, raw, self.arguments.dicom)
+        patient = self.simulator.patient(seed, number, adc=self.arguments.adc)
+        return write_patient(out / name, name, patient, out)
 
     def remember(self) -> None:
         """Keep this worker in the process that calls, for :meth:`make_here`."""
@@ -191,6 +289,7 @@ def write_description(out: Path, arguments: argparse.Namespace) -> None:
                     "seed": arguments.seed,
                     "spacing_mm": arguments.spacing,
                     "adc": arguments.adc,
+                    "raw": arguments.raw,
                 },
             }
         ],
@@ -214,10 +313,8 @@ def main() -> int:
             for number, pair in zip(arguments.numbers, results, strict=True):
                 rows += pair
                 print(f"patient {number} of {arguments.patients}", file=sys.stderr, flush=True)
-        with (arguments.out / "samplesheet.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        columns = (RAW_COLUMNS if arguments.dicom else RAW_COLUMNS[:-1]) if arguments.raw else COLUMNS
+        write_sheet(arguments.out / "samplesheet.csv", columns, rows)
         write_description(arguments.out, arguments)
     except (ImageError, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)

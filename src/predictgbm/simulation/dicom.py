@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -17,11 +18,87 @@ from pydicom.uid import UID, EnhancedMRImageStorage, ExplicitVRLittleEndian, MRI
 from pydicom.valuerep import DSfloat
 
 from predictgbm.images import ImageError
+from predictgbm.simulation.raw import Protocol, RawExam, reorder
 
 
 def make_uid(*parts: object) -> UID:
     """Return the UID that belongs to some values: 2.25 and the integer of a name-based UUID (PS3.5, annex B.2)."""
     return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '/'.join(map(str, parts))).int}")
+
+
+#: The order of series in an exam; number 1 is the localizer.
+SERIES = {"t1": 2, "t2": 3, "flair": 4, "adc": 5, "t1c": 6}
+
+#: Voxel order of a scanner: columns, rows and slices run this way.
+SCANNER_ORDER = {"axial": "LPS", "sagittal": "PIL"}
+
+
+def write_exam(folder: Path, exam: RawExam, attributes: Mapping[str, Any], *, mixed: bool) -> dict[str, Path]:
+    """Write a simulated exam as DICOM.
+
+    Parameters
+    ----------
+    folder
+        Where it goes.
+    exam
+        What was scanned.
+    attributes
+        What all series share: patient and study, DICOM keyword -> value.
+    mixed
+        All series in one folder, a localizer among them, in place of a folder per contrast.
+
+    Returns
+    -------
+    folders : column of the samplesheet -> folder; ``dicom`` if mixed
+    """
+    for name, image in exam.images.items():
+        protocol, number = exam.protocols[name], SERIES[name]
+        place = folder / "dicom" if mixed else folder / f"{number:02d}_{protocol.description}"
+        order = "".join(nib.aff2axcodes(image.affine))
+        data, affine = reorder(image.data, image.affine, SCANNER_ORDER[protocol.plane], order)
+        described = {**attributes, **_describe(name, protocol), "SeriesNumber": number}
+        write_series(place, data, affine, described, prefix=f"S{number:02d}_" if mixed else "IM")
+    if not mixed:
+        return {n: folder / f"{SERIES[n]:02d}_{p.description}" for n, p in exam.protocols.items()}
+    for part, image in enumerate(exam.localizer, start=1):
+        described = {**attributes, **LOCALIZER, "AcquisitionNumber": part}
+        write_series(folder / "dicom", image.data, image.affine, described, prefix=f"S01_{part}_")
+    return {"dicom": folder / "dicom"}
+
+
+LOCALIZER = {
+    "SeriesNumber": 1,
+    "SeriesDescription": "localizer",
+    "EchoTime": 3.4,
+    "RepetitionTime": 8.6,
+    "ScanningSequence": "GR",
+    "MRAcquisitionType": "2D",
+}
+
+
+def _describe(name: str, protocol: Protocol) -> dict[str, Any]:
+    """Return the attributes that belong to a contrast."""
+    minute = 5 * SERIES[name]
+    attributes: dict[str, Any] = {
+        "SeriesDescription": protocol.description,
+        "ProtocolName": protocol.description,
+        "SeriesTime": f"10{minute:02d}00",
+        "AcquisitionTime": f"10{minute:02d}00",
+        "AcquisitionNumber": 1,
+        "MRAcquisitionType": protocol.kind,
+        "ScanningSequence": protocol.sequence.split("\\"),
+        "SliceThickness": protocol.thickness,
+        "EchoTime": protocol.echo,
+        "RepetitionTime": protocol.repetition,
+        "FlipAngle": protocol.flip,
+    }
+    if protocol.inversion:
+        attributes["InversionTime"] = protocol.inversion
+    if name == "t1c":
+        attributes |= {"ContrastBolusAgent": "Gadolinium (simulated)", "ContrastBolusRoute": "IV"}
+    if name == "adc":
+        attributes["ImageType"] = ["DERIVED", "PRIMARY", "DIFFUSION", "ADC", "ND"]
+    return attributes
 
 
 def write_series(
@@ -51,8 +128,8 @@ def write_series(
         distance of slices.
     attributes
         DICOM keyword -> value, at least PatientID, SeriesNumber and SeriesDescription; ``SliceThickness`` (mm)
-        below the distance of slices leaves gaps, absent there are none. UIDs follow from PatientID, StudyDate
-        and SeriesNumber unless given.
+        below the distance of slices leaves gaps, absent there are none. UIDs that are not given follow from
+        StudyInstanceUID, or else PatientID and StudyDate, and from SeriesNumber.
     prefix
         Begin of the file names ``<prefix>0001.dcm``.
     slope, intercept
@@ -83,14 +160,15 @@ def write_series(
             "choose another slope and intercept"
         )
 
-    study = (attributes["PatientID"], attributes.get("StudyDate", ""))
-    series = (*study, attributes["SeriesNumber"])
+    study = attributes.get("StudyInstanceUID") or make_uid(
+        attributes["PatientID"], attributes.get("StudyDate", "")
+    )
     common = Dataset()
     common.PatientName = str(attributes["PatientID"])
     common.Modality = "MR"
-    common.StudyInstanceUID = make_uid(*study)
-    common.FrameOfReferenceUID = make_uid(*study, "frame of reference")
-    common.SeriesInstanceUID = make_uid(*series)
+    common.StudyInstanceUID = study
+    common.FrameOfReferenceUID = make_uid(study, "frame of reference")
+    common.SeriesInstanceUID = make_uid(study, attributes["SeriesNumber"])
     common.SliceThickness = _number(spacing[2])
     common.SpacingBetweenSlices = _number(spacing[2])
     common.PatientPosition = "HFS"

@@ -65,6 +65,7 @@ class Protocol:
     in_plane, thickness, gap : voxel edge in the slice, extent through it, and space between slices, in mm
     echo, repetition, inversion : times in ms, 0 where there is none
     flip : flip angle in degrees
+    sequence : DICOM's Scanning Sequence
     """
 
     description: str
@@ -77,6 +78,7 @@ class Protocol:
     repetition: float
     inversion: float = 0.0
     flip: float = 90.0
+    sequence: str = "SE"
 
     @property
     def size(self) -> NDArray[np.float64]:
@@ -97,13 +99,13 @@ class Protocol:
 #: What clinical protocols ask for; one is drawn for each contrast of an exam.
 PROTOCOLS: dict[str, tuple[Protocol, ...]] = {
     "t1": (
-        Protocol("t1_mprage_sag", "3D", "sagittal", 1.0, 1.0, 0.0, 2.9, 2300, 900, 9),
-        Protocol("t1_mprage_sag", "3D", "sagittal", 1.0, 1.2, 0.0, 2.9, 2300, 900, 9),
+        Protocol("t1_mprage_sag", "3D", "sagittal", 1.0, 1.0, 0.0, 2.9, 2300, 900, 9, "GR\\IR"),
+        Protocol("t1_mprage_sag", "3D", "sagittal", 1.0, 1.2, 0.0, 2.9, 2300, 900, 9, "GR\\IR"),
         Protocol("t1_se_tra", "2D", "axial", 0.9, 5.0, 0.5, 9.0, 500),
     ),
     "t1c": (
-        Protocol("t1_mprage_sag_KM", "3D", "sagittal", 1.0, 1.0, 0.0, 2.9, 2300, 900, 9),
-        Protocol("t1_mprage_tra_KM", "3D", "axial", 1.0, 1.0, 0.0, 2.9, 2300, 900, 9),
+        Protocol("t1_mprage_sag_KM", "3D", "sagittal", 1.0, 1.0, 0.0, 2.9, 2300, 900, 9, "GR\\IR"),
+        Protocol("t1_mprage_tra_KM", "3D", "axial", 1.0, 1.0, 0.0, 2.9, 2300, 900, 9, "GR\\IR"),
     ),
     "t2": (
         Protocol("t2_tse_tra", "2D", "axial", 0.5, 5.0, 0.5, 95, 5500, 0, 150),
@@ -111,13 +113,13 @@ PROTOCOLS: dict[str, tuple[Protocol, ...]] = {
         Protocol("t2_space_sag", "3D", "sagittal", 1.0, 1.0, 0.0, 408, 3200, 0, 120),
     ),
     "flair": (
-        Protocol("flair_tra", "2D", "axial", 0.4, 6.0, 0.0, 110, 9000, 2500, 150),
-        Protocol("flair_tra", "2D", "axial", 0.9, 3.0, 0.0, 110, 9000, 2500, 150),
-        Protocol("flair_space_sag", "3D", "sagittal", 1.0, 1.0, 0.0, 388, 5000, 1800, 120),
+        Protocol("flair_tra", "2D", "axial", 0.4, 6.0, 0.0, 110, 9000, 2500, 150, "SE\\IR"),
+        Protocol("flair_tra", "2D", "axial", 0.9, 3.0, 0.0, 110, 9000, 2500, 150, "SE\\IR"),
+        Protocol("flair_space_sag", "3D", "sagittal", 1.0, 1.0, 0.0, 388, 5000, 1800, 120, "SE\\IR"),
     ),
     "adc": (
-        Protocol("ep2d_diff_ADC", "2D", "axial", 1.8, 5.0, 0.5, 85, 4500),
-        Protocol("ep2d_diff_ADC", "2D", "axial", 1.2, 4.0, 0.0, 85, 4500),
+        Protocol("ep2d_diff_ADC", "2D", "axial", 1.8, 5.0, 0.5, 85, 4500, sequence="EP"),
+        Protocol("ep2d_diff_ADC", "2D", "axial", 1.2, 4.0, 0.0, 85, 4500, sequence="EP"),
     ),
 }
 
