@@ -52,8 +52,9 @@ ADC_LIMITS = (200.0, 4000.0)
 
 @dataclass
 class Conversion:
-    """What has become of an exam so far."""
+    """What has become of an exam so far; ``work`` is a folder for files that do not stay."""
 
+    work: Path
     images: dict[str, Image] = field(default_factory=dict)
     placements: dict[str, Placement] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
@@ -73,8 +74,8 @@ class Conversion:
 
     def take_series(self, column: str, series: Series) -> None:
         """Convert and take over a DICOM series."""
-        with tempfile.TemporaryDirectory(dir=".") as work:
-            path, sidecar = convert(series, Path(work))
+        with tempfile.TemporaryDirectory(dir=self.work) as folder:
+            path, sidecar = convert(series, Path(folder))
             source = f"DICOM series {series.number}"
             if column == "dti":
                 bval, bvec = path.with_suffix(".bval"), path.with_suffix(".bvec")
@@ -151,9 +152,9 @@ class Conversion:
         self.judge("dicom", sorted(verdicts, key=lambda verdict: verdict.series.number))
 
 
-def convert_exam(row: dict[str, Any], files: dict[str, Path]) -> Conversion:
+def convert_exam(row: dict[str, Any], files: dict[str, Path], work: Path) -> Conversion:
     """Read everything a row gives and bring what belongs to the T1c onto its grid."""
-    exam = Conversion()
+    exam = Conversion(work)
     for column in GREY_COLUMNS:
         if column in files and is_dicom(files[column]):
             exam.take_folder(column, files[column])
@@ -290,7 +291,8 @@ def main() -> int:
     args.session = args.session or row["meta"]["session"]
 
     def work() -> None:
-        exam = convert_exam(row, find_files(row, args.files))
+        args.out_dir.parent.mkdir(parents=True, exist_ok=True)
+        exam = convert_exam(row, find_files(row, args.files), args.out_dir.parent)
         # The folder appears when it is complete, so that nothing reads half an exam.
         partial = args.out_dir.with_name(f"{args.out_dir.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)

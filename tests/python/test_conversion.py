@@ -110,18 +110,19 @@ def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def assert_same_as_itk(image: Image, reference: SimpleITK.Image) -> None:
-    """Assert that two readers see the same value at the same millimetre, for every voxel."""
+def assert_same_as_itk(image: Image, reference: SimpleITK.Image, step: int = 1) -> None:
+    """Assert that two readers see the same value at the same millimetre, for every (step-th) voxel."""
     array = SimpleITK.GetArrayFromImage(reference).transpose(2, 1, 0)
     assert sorted(array.shape) == sorted(image.shape)
-    index = np.stack(np.meshgrid(*map(np.arange, image.shape), indexing="ij"), -1).reshape(-1, 3)
+    index = np.stack(np.meshgrid(*[np.arange(0, n, step) for n in image.shape], indexing="ij"), -1)
+    index = index.reshape(-1, 3)
     points = nib.affines.apply_affine(image.affine, index) * (-1, -1, 1)  # ITK is LPS
     direction = np.array(reference.GetDirection()).reshape(3, 3)
     steps = np.linalg.inv(direction @ np.diag(reference.GetSpacing()))
     there = (points - reference.GetOrigin()) @ steps.T
     assert np.abs(there - np.rint(there)).max() < 1e-2
     i, j, k = np.rint(there).astype(int).T
-    np.testing.assert_array_equal(image.data.reshape(-1), array[i, j, k])
+    np.testing.assert_array_equal(image.data[tuple(index.T)], array[i, j, k])
 
 
 def read_by_itk(files: list[Path]) -> SimpleITK.Image:
@@ -370,7 +371,7 @@ def test_real_series(tmp_path: Path) -> None:
     assert image.shape == (512, 512, 24)
     assert image.spacing == pytest.approx((0.41015625, 0.41015625, 1.5))
     assert placement.conflict_mm < 0.01
-    assert_same_as_itk(image, read_by_itk(sorted(folder.rglob("*.dcm"))))
+    assert_same_as_itk(image, read_by_itk(sorted(folder.rglob("*.dcm"))), step=3)
     text = "".join(p.read_text("utf-8") for p in (tmp_path / "native").glob("*.json"))
     assert "VS-SEG" not in text
     assert "1994" not in text

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 
-from predictgbm.conversion.dicom import _Frame, check_slices, remove_identity
+from predictgbm.conversion.dicom import _b_value, _describe_series, _Frame, check_slices, remove_identity
 from predictgbm.conversion.series import Series, choose_one, narrow, recognise, sort_exam, with_contrast
 
 T1 = {"echo_time": 3.0, "repetition_time": 1900.0, "inversion_time": 1100.0, "sequence": ("GR", "IR")}
@@ -72,7 +74,8 @@ def series(text: str, number: int = 1, **values: Any) -> Series:
         ("t1", T2, ""),
         ("T1 pre", {**T1, "agent": "Gadovist"}, ""),
         ("head", {"modality": "CT"}, ""),
-        ("screen shot", {"shape": (0, 0, 0)}, ""),
+        ("screen shot", {"shape": (0, 0, 0), "fault": "no image with a position in space"}, ""),
+        ("t1", {"shape": (512, 512, 1), "fault": "a single slice"}, ""),
     ],
 )
 def test_column_of_a_series(text: str, values: dict[str, Any], column: str) -> None:
@@ -100,6 +103,7 @@ def test_one_of_several_is_preferred_for_a_reason() -> None:
     assert left(thin, series("t1 gd", 2, image_type=("ORIGINAL", "PRIMARY", "M", "DIS3D"))) == [2]
     assert left(thin, series("t1 gd", 2, fault="1 of its slices is missing")) == [1]
     assert left(thin, series("t1 gd", 2)) == [1, 2]
+    assert left(thin, series("t1 gd", 2, volumes=40)) == [1]  # uptake over time
     assert left(thick, series("t1 gd cor", 3, **THICK)) == [2, 3]
 
 
@@ -183,3 +187,40 @@ def test_description_loses_names_and_long_numbers() -> None:
     }
     text = "t1_mpr_MUSTER anna 77123 19601231 Elsewhere gd"
     assert remove_identity(text, header) == "t1_mpr_* * * * * gd"
+
+
+def test_mosaic_of_a_siemens_diffusion_series() -> None:
+    def header(volume: int) -> Dataset:
+        dataset = Dataset()
+        values: dict[str, Any] = {
+            "ImageType": ["ORIGINAL", "PRIMARY", "DIFFUSION", "NONE", "MOSAIC"],
+            "Modality": "MR",
+            "SeriesNumber": 5,
+            "SeriesDescription": "ep2d_diff",
+            "InstanceNumber": volume,
+            "Rows": 6 * 96,
+            "Columns": 6 * 96,
+            "PixelSpacing": [2.5, 2.5],
+            "SliceThickness": 3.0,
+            "ImagePositionPatient": [-700.0, -720.0, -60.0],
+            "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        }
+        for keyword, value in values.items():
+            setattr(dataset, keyword, value)
+        block = dataset.private_block(0x0019, "SIEMENS MR HEADER", create=True)
+        block.add_new(0x0A, "US", 33)
+        block.add_new(0x0C, "IS", 1000 * (volume > 1))
+        return dataset
+
+    series = _describe_series([(Path(f"{n}"), header(n)) for n in range(1, 14)])
+    assert (series.shape, series.volumes, series.spacing) == ((96, 96, 33), 13, (2.5, 2.5, 3.0))
+    assert series.b_values == (0, 1000)
+    assert (series.fault, recognise(series)[0]) == ("", "dti")
+
+
+def test_private_b_value_counts_under_its_makers_mark_only() -> None:
+    dataset = Dataset()
+    dataset.private_block(0x0019, "ANOTHER MAKER", create=True).add_new(0x0C, "IS", 700)
+    assert _b_value(dataset, None) is None
+    dataset.private_block(0x0043, "GEMS_PARM_01", create=True).add_new(0x39, "IS", [1000000800, 8, 0, 0])
+    assert _b_value(dataset, None) == 800

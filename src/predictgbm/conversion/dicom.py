@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
+import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -90,6 +92,7 @@ _WANTED = (
     "ContrastBolusAgent",
     "ContrastBolusAgentSequence",
     "SliceThickness",
+    "SpacingBetweenSlices",
     "PixelSpacing",
     "ImagePositionPatient",
     "ImageOrientationPatient",
@@ -100,9 +103,16 @@ _WANTED = (
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )
-#: b-value where makers keep it outside the standard's field: Siemens, GE, Philips.
-_PRIVATE_B_VALUES = ((0x0019, 0x100C), (0x0043, 0x1039), (0x2001, 0x1003))
-_TAGS = [*map(Tag, _WANTED), *map(Tag, _PRIVATE_B_VALUES)]
+#: b-value where makers keep it outside the standard's field, and the mark of the maker.
+_PRIVATE_B_VALUES = {
+    (0x0019, 0x100C): "SIEMENS MR HEADER",
+    (0x0043, 0x1039): "GEMS_PARM_01",
+    (0x2001, 0x1003): "Philips Imaging DD 001",
+}
+#: Number of slices that Siemens put side by side into one image.
+_MOSAIC_SLICES = (0x0019, 0x100A)
+_MARKS = [(group, 0x0010) for group, _ in _PRIVATE_B_VALUES]
+_TAGS = [*map(Tag, _WANTED), *map(Tag, (*_PRIVATE_B_VALUES, *_MARKS, _MOSAIC_SLICES))]
 
 #: Positions of slices that are nearer to each other than this are the same, in mm.
 SAME_POSITION_MM = 0.01
@@ -149,8 +159,13 @@ def read_header(path: Path) -> Dataset | None:
         return header if "SOPClassUID" in header and "SeriesInstanceUID" in header else None
 
 
+def _has_mark(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
 def check_folder(path: Path, most: int = 50) -> None:
-    """Check quickly that a path holds DICOM images: the first few files are read.
+    """Check quickly that a path holds DICOM images: few files are read, those with the mark of DICOM first.
 
     Raises
     ------
@@ -162,6 +177,7 @@ def check_folder(path: Path, most: int = 50) -> None:
     files = list_files(path)
     if not files:
         raise ImageError(f"{path}: folder is empty; copy or export the DICOM files again")
+    files.sort(key=_has_mark, reverse=True)
     if not any(read_header(file) is not None for file in files[:most]):
         raise ImageError(
             f"{path}: holds no DICOM image ({len(files)} files, the first is {files[0].name}); "
@@ -177,7 +193,7 @@ def read_series(path: Path) -> list[Series]:
     ImageError
         If there is no DICOM image, or the files belong to several patients.
     """
-    check_folder(path, most=10**9)
+    check_folder(path, most=sys.maxsize)
     groups: dict[str, list[tuple[Path, Dataset]]] = defaultdict(list)
     patients = set()
     for file in list_files(path):
@@ -203,6 +219,12 @@ def _describe_series(members: list[tuple[Path, Dataset]]) -> Series:
         columns, rows = int(first.get("Columns", 0)), int(first.get("Rows", 0))
         # DICOM gives the distance of rows first.
         shape, spacing = (columns, rows, slices), (frames[0].spacing[1], frames[0].spacing[0], step)
+        if "MOSAIC" in _texts(first.get("ImageType")) and _MOSAIC_SLICES in first:
+            slices = int(first[_MOSAIC_SLICES].value)
+            tiles = math.ceil(math.sqrt(slices))
+            distance = float(first.get("SpacingBetweenSlices") or first.get("SliceThickness") or 0)
+            shape, volumes, fault = (columns // tiles, rows // tiles, slices), len(members), ""
+            spacing = (*spacing[:2], distance)
     b_values = {round(frame.b_value) for frame in frames if frame.b_value is not None}
     return Series(
         number=int(first.get("SeriesNumber") or 0),
@@ -275,8 +297,9 @@ def _b_value(header: Dataset, frame: Dataset | None) -> float | None:
     value = _number(_nested(header, "MRDiffusionSequence", "DiffusionBValue", frame=frame))
     if value is not None or frame is not None:
         return value
-    for tag in _PRIVATE_B_VALUES:
-        if tag in header:
+    for tag, maker in _PRIVATE_B_VALUES.items():
+        mark = header.get((tag[0], 0x0010))
+        if tag in header and mark is not None and str(mark.value).strip() == maker:
             raw = header[tag].value
             if isinstance(raw, bytes):
                 raw = raw.decode("ascii", "ignore").split("\\")[0]
@@ -290,7 +313,8 @@ def _b_value(header: Dataset, frame: Dataset | None) -> float | None:
 
 def _frames(header: Dataset) -> Iterator[_Frame]:
     """Yield the frames of an image that lie in space; an image without position, such as a screenshot, has none."""
-    for frame in header.get("PerFrameFunctionalGroupsSequence") or (None,):
+    multi = header.get("PerFrameFunctionalGroupsSequence")
+    for number, frame in enumerate(multi or (None,), start=1):
         position = _nested(header, "PlanePositionSequence", "ImagePositionPatient", frame=frame)
         orientation = _nested(header, "PlaneOrientationSequence", "ImageOrientationPatient", frame=frame)
         spacing = _nested(header, "PixelMeasuresSequence", "PixelSpacing", frame=frame)
@@ -299,7 +323,7 @@ def _frames(header: Dataset) -> Iterator[_Frame]:
         if len(position) != 3 or len(orientation) != 6 or len(spacing) != 2:
             continue
         yield _Frame(
-            int(header.get("InstanceNumber") or 0),
+            number if multi else int(header.get("InstanceNumber") or 0),
             np.array(position, np.float64),
             np.array(orientation, np.float64),
             (float(spacing[0]), float(spacing[1])),
@@ -412,6 +436,9 @@ def convert(series: Series, folder: Path) -> tuple[Path, dict[str, Any]]:
     if not made:
         last = (done.stdout + done.stderr).replace(str(source), "").strip().splitlines()[-1:]
         raise ImageError(f"{series}: dcm2niix made no image ({' '.join(last)}); export the series again")
+    weighted = [p for p in made if p.with_suffix(".bval").exists()]
+    if len(made) > 1 and len(weighted) == 1:
+        made = weighted  # beside maps that the scanner put into the diffusion series
     if len(made) > 1:
         kinds = ", ".join(_difference(path) for path in made)
         raise ImageError(
@@ -419,7 +446,9 @@ def convert(series: Series, folder: Path) -> tuple[Path, dict[str, Any]]:
             "of their own, or convert it yourself and give the NIfTI file"
         )
     shape = nib.load(made[0]).shape
-    if sorted(shape[:3]) != sorted(series.shape) or (shape[3] if len(shape) > 3 else 1) != series.volumes:
+    # Of a diffusion series dcm2niix leaves out the volumes that the scanner has averaged.
+    whole = len(shape) == 3 if series.volumes == 1 else len(shape) <= 4
+    if sorted(shape[:3]) != sorted(series.shape) or not whole:
         raise ImageError(
             f"{series}: dcm2niix made an image of shape {shape}, the headers tell of {series.shape} and "
             f"{series.volumes} volumes; convert it yourself and give the NIfTI file"

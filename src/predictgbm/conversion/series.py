@@ -77,6 +77,11 @@ class Series:
     fault: str = ""
 
     @property
+    def is_volume(self) -> bool:
+        """Whether it is a stack of parallel slices; ``fault`` says why not."""
+        return self.shape[2] > 1
+
+    @property
     def derived(self) -> bool:
         """Whether the images were computed from other images, for example reformatted."""
         return "DERIVED" in self.image_type[:1] or "SECONDARY" in self.image_type[1:2]
@@ -212,8 +217,8 @@ def recognise(series: Series) -> tuple[str, str]:
         return "pet", "PET"
     if series.modality != "MR":
         return "", f"modality {series.modality or 'unknown'}"
-    if not series.shape[2]:
-        return "", series.fault or "no image with a position in space"
+    if not series.is_volume:
+        return "", series.fault
     kinds = set(series.image_type)
     if "LOCALIZER" in kinds:
         return "", "localizer"
@@ -260,8 +265,9 @@ def _recognise_structural(series: Series) -> tuple[str, str]:
 def narrow(candidates: Sequence[Series]) -> tuple[list[Series], dict[Series, str]]:
     """Drop the lesser ones of several series of one contrast.
 
-    In this order: those with a fault if there are complete ones, derived ones if there are originals, those that
-    show a part of the head only, those not corrected for distortion, and 2-D ones if one has clearly finer slices.
+    In this order: those with a fault if there are complete ones, those with several images of a slice (echoes,
+    phases of an uptake) if there are plain ones, derived ones if there are originals, those that show a part of the
+    head only, those not corrected for distortion, and 2-D ones if one has clearly finer slices.
 
     Returns
     -------
@@ -280,6 +286,7 @@ def narrow(candidates: Sequence[Series]) -> tuple[list[Series], dict[Series, str
             left = chosen
 
     keep((s for s in left if not s.fault), "incomplete, as another series is not")
+    keep((s for s in left if s.volumes == 1), "several images of each slice")
     keep((s for s in left if not s.derived), "derived from another series")
     largest = max((s.extent for s in left), default=0.0)
     keep((s for s in left if s.extent >= PARTIAL_EXTENT * largest), "shows a part of the head only")
@@ -305,10 +312,8 @@ def choose_one(found: Sequence[Series], column: str) -> tuple[list[Series], list
         Whether the chosen one looks like another contrast.
     """
     looks = {series: recognise(series) for series in found}
-    verdicts = [
-        Verdict(s, "", s.fault or "no image with a position in space") for s in found if not s.shape[2]
-    ]
-    images = [s for s in found if s.shape[2]]
+    verdicts = [Verdict(s, "", s.fault) for s in found if not s.is_volume]
+    images = [s for s in found if s.is_volume]
     if len(images) > 1:
         fitting = [s for s in images if looks[s][0] == column] or [s for s in images if looks[s][0]] or images
         verdicts += [Verdict(s, "", f"not {column}: {looks[s][1]}") for s in images if s not in fitting]
