@@ -1,0 +1,1 @@
+"""Segmentation of brain, tumour and tissue on the grid of the atlas."""
