@@ -183,6 +183,16 @@ def test_files_without_preamble_and_strangers_in_the_folder(tmp_path: Path) -> N
     assert [s.shape for s in read_series(tmp_path / "in")] == [(20, 24, 18)]
 
 
+def test_compressed_series(tmp_path: Path) -> None:
+    files = add_series(tmp_path / "in", 3, "t2", **T2)
+    for file in files:
+        dataset = pydicom.dcmread(file)
+        dataset.compress(pydicom.uid.RLELossless)
+        dataset.save_as(file)
+    (series,) = read_series(tmp_path / "in")
+    assert_same_as_itk(read_native(convert(series, tmp_path / "work")[0])[0], read_by_itk(files))
+
+
 def test_missing_slice_is_named(tmp_path: Path) -> None:
     add_series(tmp_path / "in", 3, "t1 gd", **T1)[7].unlink()
     assert run(tmp_path, {"t1c": tmp_path / "in"}, "followup").endswith("export the series again")
