@@ -118,16 +118,17 @@ def register_linear(
     moving_mask: NDArray[np.bool_] | None = None,
     initial: Literal["header", "centres"] | NDArray[np.float64] = "header",
     metric: Metric = "ncc",
+    spacing: float = SPACING,
     threads: int = 1,
 ) -> NDArray[np.float64]:
     """Find the rigid or affine map between two images.
 
-    Both are brought to cubic voxels of :data:`SPACING` along their own axes, cut to what is not background (or
+    Both are brought to cubic voxels of ``spacing`` along their own axes, cut to what is not background (or
     to the mask) plus a margin: a pyramid on thick slices would lose them. An affine map starts from the rigid one.
 
     Masks do one thing with ``ncc`` and another with ``nmi`` and ``mi``. With ``ncc`` the comparison is made
-    inside the fixed mask. Greedy's mutual information inside a mask was measured to run away, so the images are set to 0 outside their masks if both are given, and one alone only
-    cuts the image to size.
+    inside the fixed mask. Greedy's mutual information inside a mask was measured to run away, so the images are
+    set to 0 outside their masks if both are given, and one alone only cuts the image to size.
 
     Parameters
     ----------
@@ -142,6 +143,8 @@ def register_linear(
         given) are laid on each other; or a matrix (4, 4), fixed to moving, RAS mm.
     metric
         ``ncc`` (local cross-correlation, 9 voxels wide), ``nmi`` or ``mi``.
+    spacing
+        Voxel size the images are registered at, in mm.
     threads
         Another number changes the last digits.
 
@@ -173,7 +176,7 @@ def register_linear(
     objects = {}
     for name, image, mask in (("fixed", fixed, fixed_mask), ("moving", moving, moving_mask)):
         box = image.data > image.data.min() if mask is None else mask
-        grid = isotropic(image, box, SPACING)
+        grid = isotropic(image, box, spacing)
         source = image
         if both and mask is not None and metric != "ncc":
             source = Image(np.where(mask, image.data, np.float32(0)), image.affine)
