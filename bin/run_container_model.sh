@@ -3,6 +3,7 @@
 #   run_container_model.sh ENGINE IMAGE EXAM_DIR OUT.nii.gz FAILURE.json PATIENT SESSION MODEL cpu|gpu
 # ENGINE is docker, podman, apptainer or auto. Exit status 0 with FAILURE.json written when the model fails.
 set -euo pipefail
+PATH="$(dirname "$0"):$PATH"
 engine=$1 image=$2 exam=$3 out=$4 failure=$5 patient=$6 session=$7 model=$8 device=$9
 
 fail() {
@@ -17,14 +18,7 @@ PY
     exit 0
 }
 
-if [ "$engine" = auto ]; then
-    for engine in docker podman apptainer none; do
-        command -v "$engine" >/dev/null || continue
-        [ "$engine" = apptainer ] || "$engine" info >/dev/null 2>&1 || continue
-        break
-    done
-fi
-[ "$engine" != none ] || fail "no container engine answers; install docker, podman or apptainer, or leave this model out by --models"
+engine=$(container_engine.sh find "$engine" 2> engine.log) || fail "$(tail -n 1 engine.log), or leave this model out by --models"
 
 mkdir -p mlcube_io0/Patient-00000 mlcube_io1
 while read -r name suffix; do
@@ -43,23 +37,11 @@ adc ADC
 pet pet
 NAMES
 
+gpu=()
+[ "$device" != gpu ] || gpu=(--gpu)
 status=0
-case $engine in
-    docker | podman)
-        gpus=()
-        [ "$device" != gpu ] || gpus=(--gpus all)
-        "$engine" run --rm --network none "${gpus[@]}" \
-            -v "$PWD/mlcube_io0:/mlcube_io0:ro" -v "$PWD/mlcube_io1:/mlcube_io1" "$image" > container.log 2>&1 || status=$?
-        ;;
-    apptainer)
-        gpus=()
-        [ "$device" != gpu ] || gpus=(--nv)
-        case $image in *.sif | */*.sif | *://*) ;; *) image="docker://$image" ;; esac
-        apptainer run --containall --net --network none "${gpus[@]}" \
-            --bind "$PWD/mlcube_io0:/mlcube_io0:ro" --bind "$PWD/mlcube_io1:/mlcube_io1" "$image" > container.log 2>&1 || status=$?
-        ;;
-    *) fail "container engine '$engine' is unknown; use docker, podman, apptainer or auto" ;;
-esac
+container_engine.sh run "$engine" "${gpu[@]}" --bind "$PWD/mlcube_io0:/mlcube_io0:ro" \
+    --bind "$PWD/mlcube_io1:/mlcube_io1" "$image" > container.log 2>&1 || status=$?
 cat container.log
 [ "$status" = 0 ] || fail "the container ended with exit status $status: $(tail -n 3 container.log | tr '\n' ' ')"
 [ -s mlcube_io1/00000.nii.gz ] || fail "the container wrote no /mlcube_io1/00000.nii.gz; its contract is in docs/add_a_model.md"

@@ -18,10 +18,9 @@ import numpy as np
 from predictgbm.atlas import load_atlas, resample_atlas
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.images import Image, ImageError, conform, read_image, to_ras, write_image
-from predictgbm.labels import CORE, WHOLE_TUMOR, Tumor, region
 from predictgbm.quality import write_quality
 from predictgbm.report.overlays import draw_contours
-from predictgbm.segmentation.checks import measure_tumor
+from predictgbm.segmentation.checks import measure_tumor, outlines
 from predictgbm.segmentation.tumor import CONTRASTS, segment_tumor
 
 NOTE = (
@@ -78,14 +77,9 @@ def main() -> int:
             summary |= {m.name: m.value for m in measures}
             args.summary.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", "utf-8")
         if args.picture:
-            outlines = {
-                "whole tumour": region(labels, WHOLE_TUMOR),
-                "core": region(labels, CORE),
-                "enhancing": labels == Tumor.ENHANCING,
-                "cavity": labels == Tumor.CAVITY,
-            }
             title = f"{args.patient} {args.session} tumour (trial quality)".strip()
-            draw_contours(args.picture, grid, outlines, title, focus=labels > 0 if labels.any() else None)
+            focus = labels > 0 if labels.any() else None
+            draw_contours(args.picture, grid, outlines(labels), title, focus)
 
     return run_reporting(work, args, model="", stage="segment tumour")
 

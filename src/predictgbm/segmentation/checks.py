@@ -35,7 +35,7 @@ def measure_tumor(
     outside = int((core & ~brain).sum()) / max(int(core.sum()), 1)
 
     def ml(mask: NDArray[np.bool_]) -> float:
-        return np.count_nonzero(mask) * voxel_ml
+        return float(np.count_nonzero(mask) * voxel_ml)
 
     return [
         Measure("whole_tumor_ml", ml(whole), "Volume of necrosis, oedema and enhancing tumour",
@@ -46,3 +46,13 @@ def measure_tumor(
         Measure("tumor_parts", parts, "Connected parts of the whole tumour", most=MOST_PARTS),
         Measure("core_outside_brain", outside, "Share of the core outside the brain mask", most=CORE_OUTSIDE),
     ]  # fmt: skip
+
+
+def outlines(labels: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
+    """Return the regions a picture of a segmentation shows, by the name of their outline."""
+    return {
+        "whole tumour": region(labels, WHOLE_TUMOR),
+        "core": region(labels, CORE),
+        "enhancing": labels == Tumor.ENHANCING,
+        "cavity": labels == Tumor.CAVITY,
+    }

@@ -238,7 +238,7 @@ def enclosure(mask: Mask) -> NDArray[np.uint8]:
 
 
 def find_lesion(model: TissueModel, deep: Mask, spacing: Spacing) -> Mask:
-    """Return what is brighter on FLAIR than healthy tissue, within the mask ``deep`` that leaves out the brain's rim."""
+    """Return what is brighter on FLAIR than healthy tissue, within ``deep``, the brain without its rim."""
     score = smooth(model.above_parenchyma(FLAIR).clip(-4, 8) * deep, 1.5, spacing)
     smallest = SMALLEST_LESION_ML * 1000 / float(np.prod(spacing))
     return hysteresis(deep & (score > FLAIR_EDGE), score > FLAIR_SEED, smallest)
