@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from predictgbm.images import Image, ImageError
+from predictgbm.registration import kernels
 
 Points: TypeAlias = NDArray[np.float64]
 Interpolation: TypeAlias = Literal["linear", "bspline", "nearest"]
@@ -61,14 +62,10 @@ def _to_voxels(points: Points, affine: NDArray[np.float64]) -> Points:
     return inverse[:3, :3] @ points.T + inverse[:3, 3:]
 
 
-def _sample_vectors(volume: NDArray[np.float32], affine: NDArray[np.float64], points: Points) -> Points:
-    """Interpolate vectors (nx, ny, nz, 3) linearly at points (n, 3) in mm; the edge continues outside."""
-    index = _to_voxels(points, affine)
-    values = [
-        ndimage.map_coordinates(volume[..., axis], index, order=1, mode="nearest", output=np.float64)
-        for axis in range(3)
-    ]
-    return np.stack(values, axis=1)
+def _sample_vectors(field: Field, points: Points) -> Points:
+    """Interpolate a field linearly at points (n, 3) in mm; the edge continues outside."""
+    x, y, z = _to_voxels(points, field.affine)
+    return kernels.sample_vectors(field.displacement, x, y, z)
 
 
 def apply_points(points: Points, *transforms: Transform) -> Points:
@@ -88,7 +85,7 @@ def apply_points(points: Points, *transforms: Transform) -> Points:
     points = np.asarray(points, np.float64).reshape(-1, 3)
     for transform in transforms:
         if isinstance(transform, Field):
-            points = points + _sample_vectors(transform.displacement, transform.affine, points)
+            points = points + _sample_vectors(transform, points)
         else:
             points = points @ transform[:3, :3].T + transform[:3, 3]
     return points
@@ -203,19 +200,17 @@ def invert(field: Field, reference: Image, *, tolerance: float = 1e-3, iteration
     matrix = _affine_part(field)
     back = np.linalg.inv(matrix)
     shape = field.displacement.shape[:3]
-    rest = np.empty_like(field.displacement)
+    rest = Field(np.empty_like(field.displacement), field.affine)
     for block, points in _blocks((shape[0], shape[1], shape[2]), field.affine):
         linear = points @ matrix[:3, :3].T + matrix[:3, 3] - points
-        rest[block] = field.displacement[block] - linear.reshape(-1, *shape[1:], 3)
+        rest.displacement[block] = field.displacement[block] - linear.reshape(-1, *shape[1:], 3)
     displacement = np.empty((*reference.shape, 3), np.float32)
     for block, points in _blocks(reference.shape, reference.affine):
         found = points @ back[:3, :3].T + back[:3, 3]
         active = np.arange(len(points))
         for step in range(iterations):
             here = found[active]
-            target = (points[active] - _sample_vectors(rest, field.affine, here)) @ back[:3, :3].T + back[
-                :3, 3
-            ]
+            target = (points[active] - _sample_vectors(rest, here)) @ back[:3, :3].T + back[:3, 3]
             move = (target - here) * (1.0 if step < 20 else 0.5)
             found[active] = here + move
             active = active[np.abs(move).max(axis=1) > tolerance]
