@@ -169,7 +169,7 @@ def _moments(
     weight /= weight.sum()
     mean = x @ weight
     off = x - mean[:, None]
-    return mean, (off * weight) @ off.T + 1e-3 * np.eye(len(x))
+    return mean, (off * weight) @ off.T + 0.03 * np.eye(len(x))
 
 
 def _mahalanobis(
@@ -287,9 +287,9 @@ def find_cavity(model: TissueModel, atlas: Atlas, brain: Mask, middle: float) ->
     mirrored = mirror(smooth(fluid, PRIOR_MM, spacing), middle)
     expected = np.maximum(smooth(atlas.csf, PRIOR_MM, spacing), mirrored)
     deep = edt.edt(brain & atlas.brain_mask, anisotropy=spacing, black_border=True) > RIM_MM
-    seed = erode(fluid & (expected < 0.2) & deep, 2.0, spacing)
+    seed = erode(fluid & (expected < 0.2) & deep, 3.0, spacing)
     # Grown back to where it was cut, but not along the fluid spaces it may open into.
-    grown = fluid & dilate(seed, 5.0, spacing) & (expected < 0.5)
+    grown = fluid & dilate(seed, 6.0, spacing) & (expected < 0.5)
     return hysteresis(grown, seed, SMALLEST_CAVITY_ML * 1000 / np.prod(spacing))
 
 
