@@ -7,8 +7,8 @@ to fine by Adam (Kingma DP, Ba J. ICLR 2015, arXiv:1412.6980) on the sum over bo
     + consistency * mean |u(x) + v(x + u(x))|^2,
 
 after an affine map that is given. The squared correlation in a window is that of Avants BB et al. Medical Image
-Analysis 12:26-41, 2008; the consistency term keeps tissue that was resected or grew between the exams from tearing the
-field (Mok TCW, Chung ACS. MICCAI 2022, doi:10.1007/978-3-031-16446-0_13). All derivatives are written out; tests compare
+Analysis 12:26-41, 2008; the consistency term keeps tissue that was resected or grew from tearing the
+field (Mok TCW, Chung ACS. MICCAI 2022, arXiv:2206.03900). All derivatives are written out; tests compare
 them with differences.
 """
 

@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""Bring a follow-up exam to the space of its pre-operative exam by its contrast-enhanced T1.
+
+Writes, with P the prefix:
+  P_desc-registered_T1c.nii.gz        follow-up T1c on the grid of the pre-operative T1c (linear interpolation)
+  P_desc-registered_dseg.nii.gz       its labels there (nearest neighbour), with --moving-seg
+  P_desc-registered_NAME.nii.gz       each image given by --also
+  P_from-fixed_to-moving_xfm.nii.gz   displacement field on the pre-operative grid (ITK, LPS mm), affine map included;
+                                      resamples follow-up images in ANTs and SimpleITK
+  P_from-moving_to-fixed_xfm.nii.gz   its inverse, on the grid of the follow-up T1c
+A point map takes points of the first-named space to the second. A follow-up whose similarity after registration is as
+low as that of two different people ends with an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictgbm.failures import add_failure_options, run_reporting
+from predictgbm.growth.compilation import threads as kernel_threads
+from predictgbm.images import Image, ImageError, conform, read_image, write_image
+from predictgbm.labels import CORE, Tumor, region
+from predictgbm.preprocessing import derive_brain_mask
+from predictgbm.quality import write_quality
+from predictgbm.registration.longitudinal import METHODS, OTHER_PERSON, measure, register
+from predictgbm.registration.transforms import resample, write_transform
+from predictgbm.report.overlays import draw_pair
+
+
+def read_mask(path: Path | None, image: Image) -> NDArray[np.bool_]:
+    """Read a brain mask on the grid of an image; without one, what is not background."""
+    if path is None:
+        if not image.data.any():
+            raise ImageError(
+                f"{image.name}: every voxel is zero, there is no brain to find; give another image"
+            )
+        return derive_brain_mask(image.data)
+    mask = conform(read_image(path, np.uint8), image).data > 0
+    if not mask.any():
+        raise ImageError(f"{path}: mask is empty")
+    return mask
+
+
+def run(args: argparse.Namespace) -> None:
+    """Register, write the results and check them."""
+    fixed, moving = read_image(args.fixed), read_image(args.moving)
+    fixed_mask, moving_mask = read_mask(args.fixed_mask, fixed), read_mask(args.moving_mask, moving)
+    ignored: dict[str, NDArray[np.bool_]] = {}
+    labels = None
+    if args.fixed_seg is not None:
+        ignored["fixed_ignore"] = region(conform(read_image(args.fixed_seg, np.uint8), fixed).data, CORE)
+    if args.moving_seg is not None:
+        labels = conform(read_image(args.moving_seg, np.uint8), moving)
+        ignored["moving_ignore"] = region(labels.data, (*CORE, Tumor.CAVITY))
+    also = {}
+    for text in args.also:
+        name, separator, path = text.partition("=")
+        if not separator or not name.isidentifier():
+            raise ImageError(f"--also {text}: expected NAME=IMAGE, for example FLAIR=flair.nii.gz")
+        also[name] = read_image(path)
+
+    with kernel_threads(args.threads):
+        result = register(
+            fixed,
+            moving,
+            args.method,
+            fixed_mask,
+            moving_mask,
+            threads=args.threads,
+            seed=args.seed,
+            **ignored,
+        )
+    warped = resample(moving, fixed, result.forward)
+    measures = measure(result, fixed, moving, fixed_mask, moving_mask, warped)
+    if args.quality is not None:
+        meta = {"patient": args.patient, "session": args.session}
+        write_quality(args.quality, meta, f"registration ({args.method})", measures)
+    if args.picture is not None:
+        draw_pair(
+            args.picture, fixed, Image(warped, fixed.affine), f"pre-operative and follow-up, {args.method}"
+        )
+    after = measures[1].value
+    if after < OTHER_PERSON:
+        raise ImageError(
+            f"{args.moving}: after registration its similarity to {args.fixed} is {after:.2f}, below "
+            f"{OTHER_PERSON:g}, as between different people; check that both are of one patient"
+        )
+
+    def write(name: str, data: NDArray[np.generic]) -> None:
+        write_image(f"{args.out_prefix}_desc-registered_{name}.nii.gz", data, fixed.affine)
+
+    write("T1c", warped)
+    for name, image in also.items():
+        write(name, resample(image, fixed, result.forward))
+    if labels is not None:
+        write("dseg", resample(labels, fixed, result.forward, interpolation="nearest"))
+    write_transform(f"{args.out_prefix}_from-fixed_to-moving_xfm.nii.gz", result.forward)
+    write_transform(f"{args.out_prefix}_from-moving_to-fixed_xfm.nii.gz", result.backward)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--fixed", type=Path, required=True, metavar="PRE_T1C", help="NIfTI, any grid")
+    parser.add_argument("--moving", type=Path, required=True, metavar="POST_T1C", help="NIfTI, any grid")
+    for side, exam in (("fixed", "pre-operative"), ("moving", "follow-up")):
+        parser.add_argument(
+            f"--{side}-mask",
+            type=Path,
+            metavar="MASK",
+            help=f"brain of the {exam} exam, on its T1c grid (default: where the T1c is not zero)",
+        )
+        parser.add_argument(
+            f"--{side}-seg",
+            type=Path,
+            metavar="SEG",
+            help=f"canonical labels of the {exam} exam (1 necrosis, 2 oedema, 3 enhancing, 4 cavity), on its T1c "
+            "grid; necrosis, enhancing and cavity do not count in the similarity",
+        )
+    parser.add_argument(
+        "--also",
+        action="append",
+        default=[],
+        metavar="NAME=IMAGE",
+        help="image in the space of the follow-up T1c",
+    )
+    methods = "; ".join(f"{name}: {text}" for name, (_, _, text) in METHODS.items())
+    parser.add_argument("--method", choices=METHODS, default="ncc", help=f"{methods} (default: ncc)")
+    parser.add_argument("--out-prefix", required=True, metavar="P", help="start of the files to write")
+    parser.add_argument("--quality", type=Path, metavar="JSON", help="measures to write")
+    parser.add_argument(
+        "--picture", type=Path, metavar="PNG", help="picture to write: both exams, in squares"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="for syn (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, help="cores (default: 1)")
+    add_failure_options(parser)
+    args = parser.parse_args()
+    return run_reporting(lambda: run(args), args, model="", stage="register follow-up")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,304 @@
+"""Registration of a follow-up T1c to the pre-operative T1c, by several methods, and how well it went."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import SimpleITK
+from numpy.typing import NDArray
+
+from predictgbm.images import Image, ImageError
+from predictgbm.preprocessing import dice
+from predictgbm.quality import Measure
+from predictgbm.registration import kernels
+from predictgbm.registration.deformable import DEFAULT, Level, Settings, register_deformable
+from predictgbm.registration.linear import isotropic, register_linear, run_greedy, to_simpleitk
+from predictgbm.registration.transforms import (
+    Field,
+    Transform,
+    compose,
+    invert,
+    jacobian,
+    read_transform,
+    resample,
+)
+
+Mask: TypeAlias = NDArray[np.bool_]
+
+#: Similarity after registration below which the follow-up is taken to be of another person.
+OTHER_PERSON = 0.0
+
+#: Share of the brain moved by more than this, in mm beyond the affine map, that a follow-up seldom needs.
+FAR_MM = 10.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two images, and what is known of them; masks have the shape of their image."""
+
+    fixed: Image
+    moving: Image
+    fixed_mask: Mask
+    moving_mask: Mask
+    fixed_ignore: Mask | None
+    moving_ignore: Mask | None
+    threads: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Result of a method.
+
+    Attributes
+    ----------
+    forward : Field
+        Fixed to moving points, on the fixed grid, the affine map included.
+    backward : Field
+        Its inverse, on the moving grid.
+    matrix : array of shape (4, 4)
+        The affine or rigid map alone, fixed to moving, RAS mm.
+    """
+
+    forward: Field
+    backward: Field
+    matrix: NDArray[np.float64]
+
+
+def _linear(pair: Pair, kind: Any) -> NDArray[np.float64]:
+    return register_linear(
+        pair.fixed,
+        pair.moving,
+        kind=kind,
+        fixed_mask=pair.fixed_mask,
+        moving_mask=pair.moving_mask,
+        initial="centres",
+        threads=pair.threads,
+    )
+
+
+def _optimised(settings: Settings) -> Callable[[Pair, NDArray[np.float64]], Transform]:
+    def method(pair: Pair, matrix: NDArray[np.float64]) -> Transform:
+        forward, _ = register_deformable(
+            pair.fixed,
+            pair.moving,
+            matrix,
+            pair.fixed_mask,
+            pair.moving_mask,
+            fixed_ignore=pair.fixed_ignore,
+            moving_ignore=pair.moving_ignore,
+            settings=settings,
+            threads=pair.threads,
+        )
+        return forward
+
+    return method
+
+
+def _cubic_pair(pair: Pair, matrix: NDArray[np.float64]) -> tuple[Image, Image]:
+    """Return the fixed image and the moving image brought to it by the affine map, on cubic voxels of 1 mm."""
+    grid = isotropic(pair.fixed, pair.fixed_mask, 1.0)
+    fixed = resample(pair.fixed, grid)
+    return Image(fixed, grid.affine), Image(resample(pair.moving, grid, matrix), grid.affine)
+
+
+def _greedy(pair: Pair, matrix: NDArray[np.float64]) -> Transform:
+    fixed, moving = _cubic_pair(pair, matrix)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "warp.nii.gz"
+        run_greedy(
+            f"-d 3 -i fixed moving -m NCC 2x2x2 -n 100x50x10 -wp 0 -threads {pair.threads} -o {path}",
+            fixed=to_simpleitk(fixed.data, fixed.affine),
+            moving=to_simpleitk(moving.data, moving.affine),
+        )
+        return read_transform(path)
+
+
+def _syn(pair: Pair, matrix: NDArray[np.float64]) -> Transform:
+    # ITK reads both when it is loaded; antspyx ignores its own argument for the seed.
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(pair.threads)
+    os.environ["ANTS_RANDOM_SEED"] = str(pair.seed)
+    try:
+        import ants
+    except ImportError as error:
+        raise ImageError(
+            "method syn needs antspyx, which is not installed; install the extra: pip install 'predictgbm[syn]'"
+        ) from error
+    fixed, moving = _cubic_pair(pair, matrix)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = []
+        for name, image in (("fixed", fixed), ("moving", moving)):
+            paths.append(str(Path(folder) / f"{name}.nii.gz"))
+            SimpleITK.WriteImage(to_simpleitk(image.data, image.affine), paths[-1])
+        first, second = (ants.image_read(path) for path in paths)
+        # The affine map is in the moving image already, and joined to the warp by the caller: SyN's own is left out.
+        found = ants.registration(
+            first,
+            second,
+            "SyNOnly",
+            initial_transform="identity",
+            outprefix=f"{folder}/syn_",
+            syn_metric="CC",
+            syn_sampling=2,
+        )
+        warps = [path for path in found["fwdtransforms"] if path.endswith(".nii.gz")]
+        return read_transform(warps[0])
+
+
+def _nothing(pair: Pair, matrix: NDArray[np.float64]) -> Transform:
+    return np.eye(4)
+
+
+def _normalised(
+    factor: int, iterations: int, rate: float, control: int, smoothness: float, consistency: float
+) -> Level:
+    """Turn rates and weights of coordinates from -1 to 1 over a brain of 160 mm into those of voxels."""
+    half = 80.0 / factor
+    return Level(factor, iterations, rate * half, control, smoothness / half**2, consistency / half**2)
+
+
+#: Instance optimisation of DIRAC (Mok TCW, Chung ACS. MICCAI 2022, arXiv:2206.03900): iterations, rates and weights of
+#: its five levels, window of 3 voxels; its network, which would come first, is not part of this.
+DIRAC = Settings(
+    levels=(
+        _normalised(4, 150, 1e-2, 2, 0.25, 1),
+        _normalised(4, 100, 5e-3, 1, 0.275, 2),
+        _normalised(2, 100, 5e-3, 2, 0.3, 4),
+        _normalised(2, 100, 3e-3, 2, 0.325, 8),
+        _normalised(1, 50, 3e-3, 3, 0.35, 10),
+    ),
+    similarity_weight=1.0,
+    radius=1,
+)
+
+#: Free-form deformation on squared differences, with the default's levels.
+FFD = Settings(similarity="mse", occlusion=None)
+
+#: Name -> kind of the linear map before it, method, and a line for the help.
+METHODS: dict[str, tuple[str, Callable[[Pair, NDArray[np.float64]], Transform], str]] = {
+    "ncc": ("affine", _optimised(DEFAULT), "own, both directions, local correlation, inverse consistency"),
+    "rigid": ("rigid", _nothing, "greedy, 6 degrees of freedom"),
+    "affine": ("affine", _nothing, "greedy, 12 degrees of freedom"),
+    "greedy": ("affine", _greedy, "greedy, deformable, local correlation"),
+    "syn": ("affine", _syn, "SyN of ANTs, local correlation (extra: syn)"),
+    "ffd": ("affine", _optimised(FFD), "own, squared differences instead of local correlation"),
+    "dirac": (
+        "affine",
+        _optimised(DIRAC),
+        "instance optimisation with DIRAC's settings; without its network",
+    ),
+}
+
+
+def register(
+    fixed: Image,
+    moving: Image,
+    method: str,
+    fixed_mask: Mask,
+    moving_mask: Mask,
+    *,
+    fixed_ignore: Mask | None = None,
+    moving_ignore: Mask | None = None,
+    threads: int = 1,
+    seed: int = 1,
+) -> Registration:
+    """Register a follow-up to a pre-operative image of the same contrast.
+
+    Parameters
+    ----------
+    fixed, moving
+        T1c before the operation and at follow-up, any grids, with or without skull.
+    method
+        One of :data:`METHODS`.
+    fixed_mask, moving_mask
+        Brain, of the shape of each image, not empty.
+    fixed_ignore, moving_ignore
+        Parts without a counterpart; used by the methods ``ncc``, ``ffd`` and ``dirac``.
+    threads
+        Cores. The own methods give the same bits whatever their number; greedy and SyN differ in the last digits.
+    seed
+        For ``syn``; the other methods draw nothing that differs between runs.
+
+    Raises
+    ------
+    ImageError
+        If an image or mask is empty, the tool is not installed, or it fails.
+    """
+    kind, deform, _ = METHODS[method]
+    pair = Pair(fixed, moving, fixed_mask, moving_mask, fixed_ignore, moving_ignore, threads, seed)
+    matrix = _linear(pair, kind)
+    forward = compose(fixed, deform(pair, matrix), matrix)
+    inverse = np.asarray(np.linalg.inv(matrix), np.float64)
+    backward = compose(moving, inverse) if deform is _nothing else invert(forward, moving)
+    return Registration(forward, backward, matrix)
+
+
+def similarity(first: NDArray[np.float32], second: NDArray[np.float32], mask: Mask) -> float:
+    """Return the mean squared local correlation of two arrays in a mask, window of 5 voxels, 0 to 1."""
+    radius, count = 2, np.float32(125)
+
+    def standard(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        values = image[mask]
+        scale = np.float32(max(float(values.std()), 1e-6))
+        return np.asarray((image - values.mean()) / scale * mask, np.float32)
+
+    a, b = standard(first), standard(second)
+    total = kernels.moving_sum(a, radius)
+    variance = np.maximum(kernels.moving_sum(a * a, radius) - total * total / count, 0)
+    correlation, *_ = kernels.correlation_terms(
+        total / count,
+        variance,
+        kernels.moving_sum(b, radius),
+        kernels.moving_sum(b * b, radius),
+        kernels.moving_sum(a * b, radius),
+        mask.astype(np.float32),
+        count,
+        np.float32((3e-3 * count) ** 2),
+    )
+    return float(correlation) / float(max(np.count_nonzero(mask), 1))
+
+
+def measure(
+    result: Registration,
+    fixed: Image,
+    moving: Image,
+    fixed_mask: Mask,
+    moving_mask: Mask,
+    warped: NDArray[Any],
+) -> list[Measure]:
+    """Return the measures of a registration, with their limits; the similarities come first, in this order."""
+    before = resample(moving, fixed, interpolation="linear")
+    rest = result.forward.displacement - compose(fixed, result.matrix).displacement
+    far = np.linalg.norm(rest[fixed_mask], axis=1) > FAR_MM
+    determinant = jacobian(result.forward)[fixed_mask]
+    brain = resample(
+        Image(moving_mask.astype(np.uint8), moving.affine), fixed, result.forward, interpolation="nearest"
+    )
+    return [
+        Measure("similarity_before", similarity(fixed.data, before, fixed_mask), "local correlation, before"),
+        Measure(
+            "similarity_after",
+            similarity(fixed.data, warped, fixed_mask),
+            "local correlation of the two images in the brain, 0 to 1, after registration",
+            least=OTHER_PERSON,
+        ),
+        Measure(
+            "folded_voxels",
+            float(np.count_nonzero(determinant <= 0)),
+            "brain voxels where the deformation turns space over",
+            most=0,
+        ),
+        Measure(
+            "moved_far_share",
+            float(far.mean()),
+            f"share of the brain moved by more than {FAR_MM:g} mm beyond the affine map",
+            most=0.05,
+        ),
+        Measure("brain_dice", dice(fixed_mask, brain > 0), "overlap of the two brain masks", least=0.9),
+    ]

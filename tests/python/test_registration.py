@@ -1,0 +1,250 @@
+"""Deformable registration and its commands: derivatives, recovery of a known map, folds, same bits, files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from predictgbm.images import Image, read_image, write_image
+from predictgbm.registration import kernels
+from predictgbm.registration.deformable import (
+    Level,
+    Settings,
+    Side,
+    Spline,
+    optimise,
+    register_deformable,
+    remove_folds,
+)
+from predictgbm.registration.longitudinal import METHODS, register, similarity
+from predictgbm.registration.transforms import (
+    Field,
+    apply_points,
+    compose,
+    invert,
+    jacobian,
+    read_transform,
+    resample,
+    write_transform,
+)
+
+BIN = Path(__file__).resolve().parents[2] / "bin"
+QUICK = Settings(levels=(Level(2, 30), Level(1, 15)))
+
+
+def noise(shape: tuple[int, ...], sigma: float, seed: int) -> NDArray[np.float32]:
+    values = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal(shape), sigma)
+    return (values / values.std()).astype(np.float32)
+
+
+def vectors(shape: tuple[int, ...], sigma: float, seed: int) -> NDArray[np.float32]:
+    return np.stack([noise(shape, sigma, 10 * seed + axis) for axis in range(3)])
+
+
+@pytest.mark.parametrize("measure", ["ncc", "mse"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_derivatives_agree_with_differences(measure: str, which: int) -> None:
+    shape = (14, 18, 12)
+    still = noise(shape, 1.5, 0)
+    side = Side(
+        still,
+        noise(shape, 1.5, 1) + still,
+        np.abs(noise(shape, 2, 2)),
+        Settings(similarity=measure),  # type: ignore[arg-type]
+    )
+    level = Level(1, 1, smoothness=0.3, consistency=0.2)
+    u = vectors(shape, 2, 3)
+    fields = [u, -0.8 * u]
+    _, *slopes = side.objective(level, fields[0], fields[1], side.weight)
+    direction = vectors(shape, 1, 4)
+    values = []
+    for step in (1e-3, -1e-3):
+        moved = [f + step * direction * (i == which) for i, f in enumerate(fields)]
+        values.append(side.objective(level, moved[0], moved[1], side.weight)[0])
+    expected = float((slopes[which] * direction).sum(dtype=np.float64))
+    assert (values[0] - values[1]) / 2e-3 == pytest.approx(expected, rel=0.03, abs=2e-5)
+
+
+def test_gather_is_the_adjoint_of_expand() -> None:
+    spline = Spline((11, 9, 14), 1, Level(2, 1))
+    control = np.random.default_rng(0).standard_normal((3, *spline.points)).astype(np.float32)
+    other = np.random.default_rng(1).standard_normal((3, 11, 9, 14)).astype(np.float32)
+    left = np.vdot(spline.expand(control).astype(np.float64), other)
+    assert left == pytest.approx(np.vdot(control.astype(np.float64), spline.gather(other)), rel=1e-3, abs=1e-2)
+    np.testing.assert_allclose(spline.expand(np.ones_like(control)), 1, atol=1e-5)  # partition of unity
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 100), radius=st.integers(0, 3))
+def test_moving_sum_agrees_with_scipy(seed: int, radius: int) -> None:
+    array = np.random.default_rng(seed).standard_normal((7, 9, 8)).astype(np.float32)
+    size = 2 * radius + 1
+    expected = ndimage.uniform_filter(array.astype(np.float64), size, mode="constant") * size**3
+    np.testing.assert_allclose(kernels.moving_sum(array, radius), expected, atol=1e-3)
+
+
+def brain(shape: tuple[int, int, int] = (32, 36, 28)) -> tuple[Image, NDArray[np.bool_]]:
+    index = np.indices(shape) - (np.array(shape)[:, None, None, None] - 1) / 2
+    radii = np.array(shape)[:, None, None, None] * 0.38
+    mask = ((index / radii) ** 2).sum(axis=0) < 1
+    affine = np.array([[-1.0, 0, 0, 16], [0, -1.0, 0, 18], [0, 0, 1.0, -14], [0, 0, 0, 1]])
+    return Image(((10 + 3 * noise(shape, 1.5, 7)).clip(1) * mask).astype(np.float32), affine, "pre"), mask
+
+
+def followup(image: Image, size: float = 4.0) -> tuple[Image, Field]:
+    """The image after a smooth deformation of so many mm, in another scale; and the truth, fixed to moving."""
+    field = np.moveaxis(vectors(image.shape, 7, 5), 0, -1)
+    truth = Field((field * size / np.abs(field).max()).astype(np.float32), image.affine)
+    moved = resample(image, image, invert(truth, image), interpolation="bspline")
+    return Image(1.3 * moved * (moved > 0.5), image.affine, "post"), truth
+
+
+def points(mask: NDArray[np.bool_], image: Image) -> NDArray[np.float64]:
+    return np.argwhere(mask)[::11] @ image.affine[:3, :3].T + image.affine[:3, 3]
+
+
+def error(image: Image, mask: NDArray[np.bool_], truth: Field, found: Field | NDArray[np.float64]) -> float:
+    p = points(mask, image)
+    return float(np.linalg.norm(apply_points(p, found) - apply_points(p, truth), axis=1).mean())
+
+
+def test_known_deformation_is_found_without_folds_and_with_its_inverse() -> None:
+    image, mask = brain()
+    moving, truth = followup(image)
+    forward, backward = register_deformable(image, moving, np.eye(4), mask, moving.data > 0, settings=QUICK)
+    assert error(image, mask, truth, forward) < 0.4 * error(image, mask, truth, np.eye(4))
+    assert jacobian(forward).min() > 0
+    p = points(mask, image)
+    assert np.linalg.norm(apply_points(p, forward, backward) - p, axis=1).mean() < 0.2
+
+
+def test_image_registered_to_itself_stays() -> None:
+    image, mask = brain()
+    forward, _ = register_deformable(image, image, np.eye(4), mask, mask, settings=QUICK)
+    assert np.abs(forward.displacement).mean() < 0.05
+
+
+def test_same_bits_whatever_the_threads() -> None:
+    image, mask = brain((24, 28, 24))
+    moving, _ = followup(image)
+    weight = mask.astype(np.float32)
+    one, again, two = (
+        optimise(image.data / 3, moving.data / 4, weight, weight, QUICK, threads=n) for n in (1, 1, 2)
+    )
+    for other in (again, two):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_what_is_ignored_does_not_pull() -> None:
+    """Something bright that grew is left out of the similarity; the field there follows its surroundings."""
+    image, mask = brain()
+    moving, truth = followup(image)
+    new = np.zeros(image.shape, bool)
+    new[11:18, 14:21, 10:17] = True
+    changed = Image(
+        np.where(new, 30 + noise(image.shape, 1, 9), moving.data).astype(np.float32), image.affine
+    )
+
+    def near(ignore: NDArray[np.bool_] | None) -> float:
+        forward, _ = register_deformable(
+            image, changed, np.eye(4), mask, moving.data > 0, moving_ignore=ignore, settings=QUICK
+        )
+        return error(image, new, truth, forward)
+
+    assert near(new) < near(None)
+
+
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 1000), size=st.floats(0, 12))
+def test_folds_are_removed(seed: int, size: float) -> None:
+    field = (size * np.moveaxis(vectors((16, 18, 14), 1.5, seed), 0, -1)).astype(np.float32)
+    assert jacobian(Field(remove_folds(field, np.eye(4)), np.eye(4))).min() > 0
+
+
+def test_similarity_of_two_people_is_lower() -> None:
+    image, mask = brain()
+    assert similarity(image.data, 2 * image.data, mask) == pytest.approx(1, abs=0.01)
+    assert similarity(image.data, noise(image.shape, 1.5, 99), mask) < 0.2
+
+
+def test_linear_methods_have_exact_inverses() -> None:
+    image, mask = brain()
+    moving, _ = followup(image)
+    result = register(image, moving, "affine", mask, moving.data > 0)
+    p = points(mask, image)
+    np.testing.assert_allclose(apply_points(p, result.forward, result.backward), p, atol=1e-3)
+    assert set(METHODS) >= {"ncc", "rigid", "affine", "greedy", "syn", "ffd", "dirac"}
+
+
+def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def test_command_writes_images_labels_transforms_and_measures(tmp_path: Path) -> None:
+    image, mask = brain()
+    moving, _ = followup(image)
+    labels = np.where(mask & (image.data > 14), 3, 0).astype(np.uint8)
+    for name, data in (("pre", image.data), ("post", moving.data), ("seg", labels)):
+        write_image(tmp_path / f"{name}.nii.gz", data, image.affine)
+    command = [BIN / "register_longitudinal.py", "--fixed", tmp_path / "pre.nii.gz"]
+    command += ["--moving", tmp_path / "post.nii.gz", "--moving-seg", tmp_path / "seg.nii.gz"]
+    command += ["--also", f"FLAIR={tmp_path / 'post.nii.gz'}", "--out-prefix", tmp_path / "out" / "x"]
+    command += ["--method", "greedy", "--quality", tmp_path / "q.json", "--picture", tmp_path / "p.png"]
+    done = call(*command)
+    assert done.returncode == 0, done.stderr
+    prefix = f"{tmp_path}/out/x_"
+    warped = read_image(f"{prefix}desc-registered_T1c.nii.gz")
+    flair = read_image(f"{prefix}desc-registered_FLAIR.nii.gz")
+    np.testing.assert_array_equal(warped.data, flair.data)
+    assert set(np.unique(read_image(f"{prefix}desc-registered_dseg.nii.gz", np.uint8).data)) <= {0, 3}
+    forward = read_transform(f"{prefix}from-fixed_to-moving_xfm.nii.gz")
+    np.testing.assert_allclose(resample(moving, image, forward), warped.data, atol=0.05)
+    measures = {m["name"]: m for m in json.loads((tmp_path / "q.json").read_text())["measures"]}
+    assert measures["folded_voxels"]["value"] == 0
+    assert measures["similarity_after"]["value"] > measures["similarity_before"]["value"]
+    assert (tmp_path / "p.png").stat().st_size > 0
+
+    # Points to the follow-up and back.
+    table = pd.DataFrame({"name": ["a", "b"], "x": [1.5, -3], "y": [2.0, 4], "z": [-5.0, 6]})
+    table.to_csv(tmp_path / "points.csv", index=False)
+    both = [f"{prefix}from-fixed_to-moving_xfm.nii.gz", f"{prefix}from-moving_to-fixed_xfm.nii.gz"]
+    arguments = ["--points", tmp_path / "points.csv", "--out", tmp_path / "back.csv", "--transform"]
+    assert call(BIN / "transform_points.py", *arguments, *both).returncode == 0
+    back = pd.read_csv(tmp_path / "back.csv")
+    assert list(back["name"]) == ["a", "b"]
+    np.testing.assert_allclose(back[["x", "y", "z"]], table[["x", "y", "z"]], atol=0.05)
+
+
+def test_points_are_lps(tmp_path: Path) -> None:
+    shift = np.eye(4)
+    shift[:3, 3] = 1, 2, 3
+    grid = Image(np.zeros((5, 5, 5), np.float32), np.eye(4))
+    write_transform(tmp_path / "t.tfm", shift)
+    write_transform(tmp_path / "f.nii.gz", compose(grid, shift))
+    (tmp_path / "p.csv").write_text("x,y,z\n0,0,0\n")
+    for name in ("t.tfm", "f.nii.gz"):
+        arguments = [
+            "--points",
+            tmp_path / "p.csv",
+            "--transform",
+            tmp_path / name,
+            "--out",
+            tmp_path / "o.csv",
+        ]
+        assert call(BIN / "transform_points.py", *arguments).returncode == 0
+        assert pd.read_csv(tmp_path / "o.csv").to_numpy().tolist() == [[-1, -2, 3]]
+    (tmp_path / "p.csv").write_text("x,y\n0,0\n")
+    done = call(BIN / "transform_points.py", *arguments)
+    assert done.returncode == 2
+    assert "lacks column z" in done.stderr
