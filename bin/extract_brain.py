@@ -81,7 +81,7 @@ def main() -> int:
             measures = [
                 Measure(
                     "brain_volume_ml",
-                    np.count_nonzero(mask) * image.voxel_ml,
+                    float(np.count_nonzero(mask) * image.voxel_ml),
                     "Volume of the brain (ml)",
                     *EXPECTED_ML,
                 ),
@@ -93,7 +93,7 @@ def main() -> int:
                 ),
                 Measure(
                     "brain_cut_ml",
-                    np.count_nonzero(mask & border) * image.voxel_ml,
+                    float(np.count_nonzero(mask & border) * image.voxel_ml),
                     "Brain on the outermost voxels of the image, which may cut it off (ml)",
                     most=5,
                 ),

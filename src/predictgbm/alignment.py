@@ -244,7 +244,7 @@ def _compare(
     return [
         Measure(
             f"brain_seen_{column}",
-            np.count_nonzero(brain & seen) / max(np.count_nonzero(brain), 1),
+            float(np.count_nonzero(brain & seen) / max(np.count_nonzero(brain), 1)),
             f"Share of the brain within the field of view of {name}",
             least=0.97,
         ),

@@ -337,6 +337,8 @@ def extract_atlas(
         If no head is found in the image.
     """
     data = image.data.astype(np.float32)
+    if data.min() == data.max():
+        raise ImageError(f"{image.name}: every voxel is the same, there is no head; give a brain_mask")
 
     def upright(source: Image, spacing: float) -> Image:
         shape, affine = isotropic_grid(source, spacing)
