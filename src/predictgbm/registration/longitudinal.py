@@ -245,7 +245,7 @@ def similarity(first: NDArray[np.float32], second: NDArray[np.float32], mask: Ma
 
     def standard(image: NDArray[np.float32]) -> NDArray[np.float32]:
         values = image[mask]
-        scale = np.float32(max(float(values.std()), 1e-6))
+        scale = max(float(np.std(values)), 1e-6)
         return np.asarray((image - values.mean()) / scale * mask, np.float32)
 
     a, b = standard(first), standard(second)
@@ -261,7 +261,7 @@ def similarity(first: NDArray[np.float32], second: NDArray[np.float32], mask: Ma
         count,
         np.float32((3e-3 * count) ** 2),
     )
-    return float(correlation) / float(max(np.count_nonzero(mask), 1))
+    return float(correlation) / (int(mask.sum()) or 1)
 
 
 def measure(
