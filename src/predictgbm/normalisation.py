@@ -82,7 +82,7 @@ def correct_bias(
     whole, part = (SimpleITK.GetImageFromArray(a.T) for a in (image, valid.astype(np.uint8)))
     for array in (whole, part):
         array.SetSpacing(spacing)
-    shrink = [max(1, min(int(coarse_mm / s), n // 4)) for s, n in zip(spacing, image.shape, strict=True)]
+    shrink = [max(1, min(round(coarse_mm / s), n // 4)) for s, n in zip(spacing, image.shape, strict=True)]
     n4 = SimpleITK.N4BiasFieldCorrectionImageFilter()
     n4.SetNumberOfThreads(threads)
     n4.SetMaximumNumberOfIterations([50] * 4)
