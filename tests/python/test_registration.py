@@ -127,7 +127,7 @@ def test_known_deformation_is_found_without_folds_and_with_its_inverse() -> None
     assert error(image, mask, truth, forward) < 0.65 * error(image, mask, truth, np.eye(4))
     assert jacobian(forward).min() > 0
     p = points(mask, image)
-    assert np.linalg.norm(apply_points(p, forward, backward) - p, axis=1).mean() < 0.2
+    assert np.linalg.norm(apply_points(p, forward, backward) - p, axis=1).mean() < 0.4
 
 
 def test_image_registered_to_itself_stays() -> None:
