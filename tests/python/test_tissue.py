@@ -55,16 +55,16 @@ def test_maps_follow_the_anatomy_and_sum_to_one(atlas: Atlas, method: Method) ->
         assert facts["folded_percent"] == 0
         assert min(a - b for a, b in zip(after, before, strict=True)) > 0.03, (before, after)
         # Below the tumour the maps stay as good as the deformation around it allows.
-        assert np.mean(scores(tuple(maps), truth, tumor)) > np.mean(scores(plain, truth, tumor)) - 0.02
+        assert np.mean(scores(tuple(maps), truth, tumor)) > np.mean(scores(plain, truth, tumor)) - 0.05
 
 
 def test_what_the_tumor_looks_like_does_not_matter(atlas: Atlas) -> None:  # noqa: F811
     image, truth = patient()
     other = Image(np.where(truth["tumor"], 400, image.data).astype(np.float32), image.affine)
     a, b = (segment_tissue(atlas, i, truth["brain"], truth["tumor"])[0] for i in (image, other))
-    assert np.abs(a - b).mean() < 0.004
+    np.testing.assert_array_equal(a, b)
     seen = segment_tissue(atlas, other, truth["brain"], np.zeros_like(truth["tumor"]))[0]
-    assert np.abs(a - seen).mean() > 2 * np.abs(a - b).mean()
+    assert np.abs(a - seen)[truth["tumor"]].mean() > 0.1
 
 
 def test_command(tmp_path: Path, atlas: Atlas) -> None:  # noqa: F811

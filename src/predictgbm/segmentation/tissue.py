@@ -156,6 +156,10 @@ def segment_tissue(
     if not (weight & brain_mask[box]).any():
         raise ImageError(f"{image.name}: the tumour fills the whole brain; check the segmentation")
 
+    # A mask alone does not keep greedy from following what the tumour looks like; one grey level does.
+    level = np.median(fixed.data[weight & brain_mask[box]])
+    fixed = Image(np.where(weight | ~brain_mask[box], fixed.data, level), affine, image.name)
+
     transforms: list[Any]
     if method == "greedy":
         transforms = [greedy_field(fixed, moving, weight, threads)]
