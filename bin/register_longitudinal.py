@@ -8,7 +8,7 @@ Writes, with P the prefix:
   P_from-fixed_to-moving_xfm.nii.gz   displacement field on the pre-operative grid (ITK, LPS mm), affine map included;
                                       resamples follow-up images in ANTs and SimpleITK
   P_from-moving_to-fixed_xfm.nii.gz   its inverse, on the grid of the follow-up T1c
-A point map takes points of the first-named space to the second. A follow-up whose similarity after registration is as
+A point map takes points of the first-named space to the second. A follow-up whose similarity after the linear map is as
 low as that of two different people ends with an error.
 """
 
@@ -84,10 +84,10 @@ def run(args: argparse.Namespace) -> None:
         draw_pair(
             args.picture, fixed, Image(warped, fixed.affine), f"pre-operative and follow-up, {args.method}"
         )
-    after = measures[1].value
-    if after < OTHER_PERSON:
+    alike = next(m.value for m in measures if m.name == "similarity_linear")
+    if alike < OTHER_PERSON:
         raise ImageError(
-            f"{args.moving}: after registration its similarity to {args.fixed} is {after:.2f}, below "
+            f"{args.moving}: laid on {args.fixed} by a linear map its similarity is {alike:.2f}, below "
             f"{OTHER_PERSON:g}, as between different people; check that both are of one patient"
         )
 

@@ -198,6 +198,13 @@ def test_command_writes_images_labels_transforms_and_measures(tmp_path: Path) ->
     assert measures["similarity_after"]["value"] > measures["similarity_before"]["value"]
     assert (tmp_path / "p.png").stat().st_size > 0
 
+    # Somebody else's brain is refused.
+    other = (noise(image.shape, 1.5, 99) + 5) * mask
+    write_image(tmp_path / "post.nii.gz", other.astype(np.float32), image.affine)
+    done = call(*command)
+    assert done.returncode == 2
+    assert "different people" in done.stderr
+
     # Points to the follow-up and back.
     table = pd.DataFrame({"name": ["a", "b"], "x": [1.5, -3], "y": [2.0, 4], "z": [-5.0, 6]})
     table.to_csv(tmp_path / "points.csv", index=False)
