@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=8)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--spacing", type=float, default=2.0, help="voxel edge in mm")
-    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--seed", type=int, default=2025)
     parser.add_argument(
         "--real", type=Path, help="folder of a BraTS exam with its segmentation (*-seg*.nii.gz)"
     )
