@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Take over the tumour labels of a follow-up that are already in the space of its pre-operative exam.
 
-The labels are brought to the voxel order of the prepared exam and made canonical (1 necrosis, 2 oedema, 3
+The labels are brought to the voxel order of the prepared exam, or where that exam was raw from its native T1c to
+atlas space (nearest neighbour), and made canonical (1 necrosis, 2 oedema, 3
 enhancing, 4 cavity); the summary states the volume of the recurrence in ml for each definition of it.
 """
 
@@ -17,8 +18,9 @@ import numpy as np
 from predictgbm.cohort.rows import find_files
 from predictgbm.exam import Exam
 from predictgbm.failures import add_failure_options, run_reporting
-from predictgbm.images import conform, read_image, write_image
+from predictgbm.images import Image, conform, read_image, write_image
 from predictgbm.labels import to_canonical
+from predictgbm.registration.transforms import read_transform, resample
 from predictgbm.volumes import recurrence_volumes
 
 
@@ -34,6 +36,12 @@ def main() -> int:
     )
     parser.add_argument(
         "--reference", type=Path, required=True, help="folder of the prepared pre-operative exam"
+    )
+    parser.add_argument(
+        "--transform",
+        type=Path,
+        help="from the native T1c of the pre-operative exam to SRI24 (ITK transform); without it, the labels are on "
+        "the prepared exam's grid",
     )
     parser.add_argument("--out", type=Path, required=True, help="labels to write (.nii.gz)")
     parser.add_argument(
@@ -51,7 +59,12 @@ def main() -> int:
     def work() -> None:
         own = {**row, "files": {"registered_seg": row["files"]["registered_seg"]}}
         path = find_files(own, args.files)["registered_seg"]
-        image = conform(read_image(path, np.uint8), Exam(args.reference).reference)
+        reference = Exam(args.reference).reference
+        image = read_image(path, np.uint8)
+        if args.transform:
+            moved = resample(image, reference, read_transform(args.transform), interpolation="nearest")
+            image = Image(moved.astype(np.uint8), reference.affine, image.name)
+        image = conform(image, reference)
         labels = to_canonical(image.data, row["registered_labels"])
         write_image(args.out, labels, image.affine)
         summary = {**row["meta"], "registered_labels": row["registered_labels"]}

@@ -39,6 +39,8 @@ def prepare(row: dict[str, Any], files: dict[str, Path], atlas: Path, folder: Pa
     prefix = f"{meta['id']}_space-SRI24"
     reference = read_image(files["t1c"])
     warnings = []
+    # What earlier steps of the pipeline have made, where the samplesheet gave nothing.
+    made = row.get("made") or {}
 
     def read(column: str, dtype: type = np.float32) -> Any:
         return conform(read_image(files[column], dtype), reference).data
@@ -76,7 +78,7 @@ def prepare(row: dict[str, Any], files: dict[str, Path], atlas: Path, folder: Pa
     if all(f"tissue_{name}" in files for name in TISSUES):
         wm, gm, csf = (read(f"tissue_{name}") for name in TISSUES)
         wm, gm, csf = normalise_tissue(t1, wm, gm, csf, brain)
-        facts = {"tissue": "given"}
+        facts = {"tissue": made.get("tissue", "given")}
     else:
         grid = Image(reference.data, reference.affine, files["t1c"].name)
         wm, gm, csf, facts = tissue_prior(load_atlas(atlas), grid, brain, t1)
@@ -87,7 +89,8 @@ def prepare(row: dict[str, Any], files: dict[str, Path], atlas: Path, folder: Pa
     return {
         **meta,
         **facts,
-        "brain_mask": "given" if given else "derived from T1c",
+        "brain_mask": made.get("brain_mask", "given") if given else "derived from T1c",
+        "tumor_seg": made.get("tumor_seg", "given"),
         "tumor_labels": row["tumor_labels"],
         "brain_ml": np.count_nonzero(brain) * reference.voxel_ml,
         **tumor_volumes(labels, reference.voxel_ml),

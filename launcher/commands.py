@@ -4,7 +4,7 @@ Usage
   ./predictgbm demo [options]        set up, then run the benchmark on the simulated cohort of six patients
   ./predictgbm run [options]         set up, then `nextflow run` this pipeline with all the options given
   ./predictgbm test [options]        set up for development, then run every test (options go to pytest)
-  ./predictgbm setup                 only set up (Python packages, Java, Nextflow, atlas)
+  ./predictgbm setup [--hdbet]       only set up (Python packages, Java, Nextflow, atlas; HD-BET with PyTorch)
   ./predictgbm nextflow [arguments]  the Nextflow that the pipeline uses, with any arguments
   ./predictgbm --help                this text
 
@@ -20,6 +20,7 @@ Variables
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 import re
@@ -79,7 +80,8 @@ def compile_kernels(env: dict[str, str]) -> None:
 
     Every task then loads the same machine code: code compiled in place rounds otherwise in the last digit.
     """
-    sources = sorted((ROOT / "src" / "predictgbm" / "growth").glob("*.py"))
+    package = ROOT / "src" / "predictgbm"
+    sources = sorted([*(package / "growth").glob("*.py"), *(package / "registration").glob("*.py")])
     clone = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
     with made_once(cache_folder() / "kernels" / f"{clone}-{digest(*sources)}") as folder:
         if folder is not None:
@@ -115,6 +117,29 @@ def names_atlas(arguments: list[str]) -> bool:
     return False
 
 
+def needs_hdbet(arguments: list[str]) -> bool:
+    """Return whether a run on this machine's own programs extracts the brain of raw exams by HD-BET."""
+    profiles = set((option(arguments, "-profile") or "").split(","))
+    if profiles & {"docker", "podman", "apptainer", "singularity", "k8s", "awsbatch", "googlebatch", "raw_demo"}:
+        return False
+    if option(arguments, "--brain_extraction") == "atlas":
+        return False
+    if {"--simulate_raw", "--simulate_dicom"} & {word.partition("=")[0] for word in arguments}:
+        return True
+    sheet = Path(option(arguments, "--input") or "")
+    if not sheet.is_file():
+        return False
+    lines = sheet.read_text(errors="replace").splitlines()
+    rows = csv.DictReader(lines, delimiter="\t" if lines and "\t" in lines[0] else ",", skipinitialspace=True)
+    images = ("t1", "t1c", "t2", "flair")
+
+    def is_raw(row: dict[str, str | None]) -> bool:
+        folder = any(not (row.get(c) or ".nii").strip().endswith((".nii", ".nii.gz")) for c in images)
+        return (row.get("space") or "").strip() == "native" or bool(row.get("dicom")) or folder
+
+    return any(is_raw(row) and not (row.get("brain_mask") or row.get("registered_seg")) for row in rows)
+
+
 def check_writable(outdir: str) -> None:
     """Make the results folder, or say why it cannot be: Nextflow's own word for it comes from deep inside."""
     if "://" in outdir:
@@ -144,6 +169,8 @@ def pipeline_command(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     env = base_environment(programs) | engine.environment | nextflow.environment(arguments)
     if not {"--help", "-h", "-help"} & set(arguments):
         compile_kernels(env)
+        if needs_hdbet(arguments):
+            python_env.add_hdbet()
     return [*engine.command, *arguments], env
 
 
@@ -230,9 +257,11 @@ def raw_nextflow(arguments: list[str]) -> int:
 
 def setup(arguments: list[str]) -> int:
     """Make all that `run` needs, and say what it is."""
-    if arguments:
-        raise SetupError(f"setup takes no options, got: {' '.join(arguments)}")
+    if set(arguments) - {"--hdbet"}:
+        raise SetupError(f"setup knows the option --hdbet only, got: {' '.join(arguments)}")
     programs = python_env.prepare()
+    if arguments:
+        python_env.add_hdbet()
     engine = nextflow.find()
     say(f"Python packages: {programs.parent}")
     origin = "from PATH" if len(engine.command) == 1 else "fetched, runs on"

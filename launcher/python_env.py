@@ -212,6 +212,17 @@ def prepare(dev: bool = False) -> Path:
     return programs
 
 
+def add_hdbet() -> None:
+    """Add HD-BET and PyTorch to .venv, pinned by the lock file of their image."""
+    lock = ROOT / "containers" / "hdbet" / "requirements.lock"
+    if _stamp().get("hdbet") == digest(lock):
+        return
+    with exclusive(f"python-{zlib.crc32(str(ROOT).encode()):08x}"):
+        with step("installing HD-BET and PyTorch (several GB, once; --brain_extraction atlas does without)"):
+            pip_install(VENV / "bin" / "python", *PINNED, "-r", lock)
+        STAMP.write_text(json.dumps(_stamp() | {"hdbet": digest(lock)}, indent=1) + "\n")
+
+
 def tool(name: str, what: str) -> Path:
     """Install the packages of ``locks/NAME.lock`` into a folder of their own in the cache.
 

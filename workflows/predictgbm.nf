@@ -29,11 +29,17 @@ workflow PREDICTGBM {
 
     VALIDATE_COHORT(ch_sheet, ch_options)
 
-    PREPARE_EXAM(VALIDATE_COHORT.out.preoperative, ch_atlas)
+    // Follow-ups whose labels are given in the space of the pre-operative exam need no images.
+    ch_followup = VALIDATE_COHORT.out.followup.branch { _meta, row, _files ->
+        registered: row.files.containsKey('registered_seg')
+        raw: true
+    }
 
-    SEGMENT(PREPARE_EXAM.out.exam)
+    PREPARE_EXAM(VALIDATE_COHORT.out.preoperative.mix(ch_followup.raw), ch_atlas)
 
-    REGISTER_FOLLOWUP(VALIDATE_COHORT.out.followup, SEGMENT.out.exam)
+    SEGMENT(PREPARE_EXAM.out.exam, ch_atlas, ch_options)
+
+    REGISTER_FOLLOWUP(ch_followup.registered, SEGMENT.out.followup, SEGMENT.out.exam, PREPARE_EXAM.out.transform)
 
     PREDICT(SEGMENT.out.exam, VALIDATE_COHORT.out.score, ch_options)
 
@@ -41,7 +47,7 @@ workflow PREDICTGBM {
 
     EVALUATE(
         VALIDATE_COHORT.out.cohort,
-        PREPARE_EXAM.out.summary,
+        SEGMENT.out.summary,
         SEGMENT.out.exam,
         REGISTER_FOLLOWUP.out.segmentation,
         REGISTER_FOLLOWUP.out.summary,
@@ -49,16 +55,19 @@ workflow PREDICTGBM {
         PLAN.out.plan,
         VALIDATE_COHORT.out.failure.mix(
             PREPARE_EXAM.out.failure,
+            SEGMENT.out.failure,
             REGISTER_FOLLOWUP.out.failure,
             PREDICT.out.failure,
             PLAN.out.failure,
         ),
+        PREPARE_EXAM.out.quality.mix(SEGMENT.out.quality, REGISTER_FOLLOWUP.out.quality),
         ch_options,
     )
 
     ch_versions = SIMULATE_COHORT.out.versions.mix(
         VALIDATE_COHORT.out.versions,
         PREPARE_EXAM.out.versions,
+        SEGMENT.out.versions,
         REGISTER_FOLLOWUP.out.versions,
         PREDICT.out.versions,
         PLAN.out.versions,
@@ -71,6 +80,7 @@ workflow PREDICTGBM {
         PLAN.out.plan,
         EVALUATE.out.recurrence,
         EVALUATE.out.tables,
+        PREPARE_EXAM.out.picture.mix(SEGMENT.out.picture, REGISTER_FOLLOWUP.out.picture),
         ch_options,
         ch_versions,
     )

@@ -110,6 +110,8 @@ def _difference(name: str, description: str) -> Column:
 
 
 STATUSES = ("evaluated", "predicted", "excluded")
+#: Where tissue maps come from: the samplesheet, the atlas as it lies, or the atlas registered by a method.
+TISSUE_SOURCES = ("given", "atlas prior", *(f"registered ({method})" for method in ("greedy", "ncc", "syn")))
 COVARIATES = ("com_distance_cm", "tumor_core_ml", "recurrence_enhancing_ml")
 
 _patient = _text("patient", "Identifier of the patient, as in the samplesheet", required=True)
@@ -306,7 +308,7 @@ TABLES: dict[str, Table] = {
             _tumor_whole,
             _recurrence,
             _com_distance,
-            _text("tissue", "Where the tissue maps come from", values=("given", "atlas prior")),
+            _text("tissue", "Where the tissue maps come from", values=TISSUE_SOURCES),
         ),
     ),
     "quality": Table(

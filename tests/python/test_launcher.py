@@ -466,3 +466,39 @@ def test_environment_is_up_to_date_and_its_stamp_says_from_what() -> None:
     done = start("nextflow", "-version")
     assert "installing the Python packages" not in done.stderr
     assert time.monotonic() - begin < 60
+
+
+# HD-BET
+
+
+SHEET = "patient,session,role,days,space,dicom,t1,t1c,t2,flair,brain_mask,registered_seg\n"
+IMAGES = "a.nii.gz,b.nii.gz,c.nii.gz,d.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "needed"),
+    [
+        (f"1,pre,preop,0,SRI24,,{IMAGES},,", [], False),
+        (f"1,pre,preop,0,,,{IMAGES},,", [], False),
+        (f"1,pre,preop,0,native,,{IMAGES},,", [], True),
+        (f"1,pre,preop,0,native,,{IMAGES},brain.nii.gz,", [], False),
+        ("1,pre,preop,0,,scans,,,,,,", [], True),
+        ("1,pre,preop,0,,,s/t1,s/t1c,s/t2,s/flair,,", [], True),
+        ("1,fu,followup,90,,,,,,,,registered.nii.gz", [], False),
+        (f"1,pre,preop,0,native,,{IMAGES},,", ["--brain_extraction", "atlas"], False),
+        (f"1,pre,preop,0,native,,{IMAGES},,", ["-profile", "slurm,apptainer"], False),
+        (f"1,pre,preop,0,native,,{IMAGES},,", ["-profile", "slurm"], True),
+    ],
+)
+def test_hd_bet_is_installed_where_raw_exams_have_no_brain_mask(
+    launcher: ModuleType, tmp_path: Path, row: str, options: list[str], needed: bool
+) -> None:
+    sheet = tmp_path / "sheet.csv"
+    sheet.write_text(SHEET + row + "\n")
+    assert launcher.needs_hdbet(["--input", str(sheet), *options]) is needed
+
+
+def test_simulated_raw_exams_need_hd_bet_and_their_demo_does_not(launcher: ModuleType) -> None:
+    assert launcher.needs_hdbet(["--simulate", "2", "--simulate_raw"])
+    assert not launcher.needs_hdbet(["-profile", "raw_demo"])
+    assert not launcher.needs_hdbet(["--simulate", "2"])

@@ -116,7 +116,7 @@ def test_module_options(path: Path, parameters: dict[str, dict[str, Any]], setti
         line = re.search(rf"ext\.{key}\s*=(.*)", block.group(1)) if block else None
         configured = line.group(1) if line else ""
         options = {flag: value for option in entry.get("options", []) for flag, value in option.items()}
-        assert set(re.findall(r"--[a-z][a-z-]+", configured)) == set(options)
+        assert set(re.findall(r"--[a-z][a-z0-9-]+", configured)) == set(options)
         for flag, option in [*options.items(), *([(key, entry)] if "parameter" in entry else [])]:
             parameter = parameters[option["parameter"]]
             assert f"params.{option['parameter']}" in configured, flag

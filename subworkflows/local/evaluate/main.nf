@@ -18,6 +18,7 @@ workflow EVALUATE {
     ch_map // [meta with model, map]
     ch_plan // [meta with model, plan]
     ch_failure // JSON records of the stages before
+    ch_quality // JSON records of the quality of each step
     ch_options // value: options
 
     main:
@@ -55,6 +56,7 @@ workflow EVALUATE {
         PLAN_EVALUATE.out.metrics.map { _meta, json -> json }.toSortedList { a, b -> a.name <=> b.name },
         FOLLOWUP_SELECT.out.selection,
         ch_failure.mix(PLAN_EVALUATE.out.failure.map { _meta, json -> json }, ch_lost).toSortedList { a, b -> a.name <=> b.name },
+        ch_quality.toSortedList { a, b -> a.name <=> b.name },
         ch_options.map { options -> options.simulated },
     )
     recurrence = ch_recurrence

@@ -93,6 +93,9 @@ def parameterFaults(Map values, String schema) {
     if (!values.outdir) {
         input << '--outdir: no folder for the results given; use --outdir results'
     }
+    if (values.brain_extraction == 'hdbet2' && !values.hdbet_weights) {
+        input << '--hdbet_weights: no folder with the weights of HD-BET 2 given; docs/preprocessing.md says where they come from'
+    }
     if (!values.atlas) {
         input << '--atlas: no atlas folder given; ./predictgbm sets it, or prepare one by bin/prepare_atlas.py --out DIR'
     }
@@ -141,6 +144,21 @@ def selectModels(Map values, List known) {
     return known.findAll { entry -> entry.name in wanted }
 }
 
+// The algorithms that segment tumours in exams of one role, by the parameter that names them.
+def selectAlgorithms(String parameter, String wanted, String role) {
+    def known = readDocument("${projectDir}/assets/tumor_algorithms.yml").algorithms
+    def names = wanted.tokenize(',')
+    def missing = names.findAll { name -> name != 'trial' && !known.any { entry -> entry.name == name } }
+    if (missing) {
+        error("--${parameter}: unknown algorithm ${missing.join(', ')}; known are trial, ${known*.name.join(', ')}")
+    }
+    def unfit = known.findAll { entry -> entry.name in names && !(entry.phase in [role, 'both']) }
+    if (unfit) {
+        error("--${parameter}: ${unfit*.name.join(', ')} is not made for ${role == 'preop' ? 'pre-operative exams' : 'follow-ups'}; assets/tumor_algorithms.yml says what each is for")
+    }
+    return names.collect { name -> known.find { entry -> entry.name == name } ?: [name: name] }
+}
+
 // Failure records for the tasks that ended without a result and without a record of their own (killed, out of memory or time).
 def lostTasks(ch_expected, ch_obtained, String stage) {
     return ch_expected
@@ -157,6 +175,26 @@ def lostTasks(ch_expected, ch_obtained, String stage) {
             ]
             ["${meta.id}_${meta.model ?: stage}_failure.json".toString(), groovy.json.JsonOutput.toJson(record)]
         }
+}
+
+// A row as its task sees it and the files that go with it: each column's file under the name it is staged by.
+def stageRow(Map row, Map located) {
+    def position = 0
+    def staged = located.collectEntries { column, path ->
+        position += 1
+        [(column): "input/${position}/${path.name}".toString()]
+    }
+    return [row + [files: staged], located.values().toList()]
+}
+
+// The file of each column of a row that stageRow has made, scores not among them.
+def filesByColumn(Map row, List files) {
+    return row.files.collectEntries { column, staged -> [(column): files[(staged.tokenize('/')[1] as int) - 1]] }
+}
+
+// Files that are called by their column (t1c.nii.gz), by column.
+def columnFiles(paths) {
+    return [paths].flatten().sort { path -> path.name }.collectEntries { path -> [(path.name - '.nii.gz'): path] }
 }
 
 // Last words of a run: where the report is, how many steps failed, and the exit status.
@@ -186,11 +224,15 @@ workflow INITIALISE {
     }
     ch_options = channel.value([
         models: selectModels(params, known),
+        tumor_algorithms: [
+            preop: selectAlgorithms('tumor_preop', params.tumor_preop, 'preop'),
+            followup: selectAlgorithms('tumor_followup', params.tumor_followup, 'followup'),
+        ],
         simulated: params.simulate != null,
         sheet: params.input ? file(params.input, checkIfExists: true) : null,
     ])
     options = ch_options
 
     emit:
-    options // value: [models: [entry, ...], simulated: bool, sheet: path or null]
+    options // value: [models: [entry, ...], tumor_algorithms: [preop: [entry, ...], followup: [...]], simulated: bool, sheet: path or null]
 }

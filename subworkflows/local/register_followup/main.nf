@@ -1,40 +1,69 @@
 /*
-    Follow-up labels in the space of the pre-operative exam. In this version the samplesheet gives them already
-    registered (registered_seg) and they are brought to the exam's grid; registration itself belongs here.
+    Follow-up labels in the space of the pre-operative exam: registered here, or given already registered by the
+    samplesheet (registered_seg) and brought to the exam's grid.
 */
 
-include { FOLLOWUP_IMPORT } from '../../../modules/local/followup/import/main.nf'
-include { lostTasks       } from '../initialise/main.nf'
+include { FOLLOWUP_IMPORT   } from '../../../modules/local/followup/import/main.nf'
+include { FOLLOWUP_REGISTER } from '../../../modules/local/followup/register/main.nf'
+include { filesByColumn     } from '../initialise/main.nf'
+include { lostTasks         } from '../initialise/main.nf'
+include { stageRow          } from '../initialise/main.nf'
 
 workflow REGISTER_FOLLOWUP {
     take:
-    ch_row // [meta, row, files]
+    ch_registered // [meta, row, files]: follow-ups whose registered labels are given
+    ch_followup // [meta, row, files]: follow-ups in SRI24 space with tumour labels, to register
     ch_exam // [meta, exam folder]
+    ch_transform // [meta, transforms from native to SRI24 space] of raw exams
 
     main:
-    ch_pair = ch_row
-        .map { meta, row, files ->
-            def position = row.files.registered_seg.tokenize('/')[1] as int
-            tuple(meta.patient, meta, row + [files: [registered_seg: "input/1/${files[position - 1].name}".toString()]], files[position - 1])
-        }
-        .combine(ch_exam.map { meta, exam -> tuple(meta.patient, exam) }, by: 0)
-        .map { _patient, meta, row, segmentation, exam -> tuple(meta, row, segmentation, exam) }
+    ch_target = ch_exam
+        .join(ch_transform, remainder: true)
+        .filter { _meta, exam, _transforms -> exam != null }
+        .map { meta, exam, transforms -> tuple(meta.patient, exam, [transforms].flatten().findAll { path -> path?.name?.contains('from-t1c_') }) }
 
-    FOLLOWUP_IMPORT(ch_pair)
+    ch_import = ch_registered
+        .map { meta, row, files ->
+            def segmentation = filesByColumn(row, files).registered_seg
+            def staged = stageRow(row, [registered_seg: segmentation])
+            tuple(meta.patient, meta, staged[0], segmentation)
+        }
+        .combine(ch_target, by: 0)
+        .map { _patient, meta, row, segmentation, exam, transform -> tuple(meta, row, segmentation, exam, transform) }
+    FOLLOWUP_IMPORT(ch_import)
+
+    ch_pair = ch_followup
+        .map { meta, row, files -> tuple(meta.patient, meta, row, files) }
+        .combine(ch_target, by: 0)
+        .map { _patient, meta, row, files, exam, _transform ->
+            def columns = filesByColumn(row, files)
+            tuple(meta, row + [files: columns.collectEntries { column, path -> [(column): path.name] }], columns.values().toList(), exam)
+        }
+    FOLLOWUP_REGISTER(ch_pair)
 
     ch_lost = lostTasks(
-        ch_pair.map { meta, _row, _segmentation, _exam -> meta },
+        ch_import.map { meta, _row, _segmentation, _exam, _transform -> meta },
         FOLLOWUP_IMPORT.out.segmentation.mix(FOLLOWUP_IMPORT.out.failure).map { meta, _path -> meta },
         'register follow-up',
+    ).mix(
+        lostTasks(
+            ch_pair.map { meta, _row, _images, _exam -> meta },
+            FOLLOWUP_REGISTER.out.segmentation.mix(FOLLOWUP_REGISTER.out.failure).map { meta, _path -> meta },
+            'register follow-up',
+        )
     )
-    segmentation = FOLLOWUP_IMPORT.out.segmentation
-    summary = FOLLOWUP_IMPORT.out.summary.map { _meta, json -> json }
-    failure = FOLLOWUP_IMPORT.out.failure.map { _meta, json -> json }.mix(ch_lost)
-    versions = FOLLOWUP_IMPORT.out.versions
+    segmentation = FOLLOWUP_IMPORT.out.segmentation.mix(FOLLOWUP_REGISTER.out.segmentation)
+    summary = FOLLOWUP_IMPORT.out.summary.mix(FOLLOWUP_REGISTER.out.summary).map { _meta, json -> json }
+    quality = FOLLOWUP_REGISTER.out.quality.map { _meta, json -> json }
+    picture = FOLLOWUP_REGISTER.out.picture.map { _meta, png -> png }
+    failure = FOLLOWUP_IMPORT.out.failure.mix(FOLLOWUP_REGISTER.out.failure).map { _meta, json -> json }.mix(ch_lost)
+    versions = FOLLOWUP_IMPORT.out.versions.mix(FOLLOWUP_REGISTER.out.versions)
 
     emit:
     segmentation // [meta, labels on the exam's grid]
     summary
+    quality // JSON records
+    picture // PNG
     failure
     versions
 }

@@ -13,6 +13,7 @@ workflow REPORT {
     ch_plan // [meta with model, plan]
     ch_recurrence // [patient, [session:, days:], labels]
     ch_tables // tables of the statistics
+    ch_quality_picture // pictures of the steps from raw exams to labels
     ch_options // value: options
     ch_versions // versions.yml of the tasks
 
@@ -32,6 +33,7 @@ workflow REPORT {
 
     ch_pictures = QC_DRAW.out.picture
         .flatMap { _meta, png, json -> [png, json] }
+        .mix(ch_quality_picture)
         .toSortedList { a, b -> a.name <=> b.name }
     ch_collected = ch_versions
         .mix(QC_DRAW.out.versions)

@@ -6,6 +6,7 @@
 include { COHORT_VALIDATE } from '../../../modules/local/cohort/validate/main.nf'
 include { EXAM_VALIDATE   } from '../../../modules/local/exam/validate/main.nf'
 include { readDocument    } from '../initialise/main.nf'
+include { stageRow        } from '../initialise/main.nf'
 
 // A file a sheet names: absolute, a URL, or relative to the sheet (to the patient's own folder in a simulated cohort).
 def locate(String name, String patient, sheet, Map bases) {
@@ -13,27 +14,34 @@ def locate(String name, String patient, sheet, Map bases) {
     return name.startsWith('/') || name.contains('://') ? file(name, glob: false) : file("${base}/${name}", glob: false)
 }
 
+// What is wrong with the file of one column; null if nothing is. A DICOM folder stands where a name does not end like NIfTI.
+def pathFault(String column, path) {
+    def wanted = column == 'dicom' || (column in ['t1', 't1c', 't2', 'flair', 'adc', 'dti', 'pet'] && !(path.name ==~ /.*\.nii(\.gz)?/))
+    if (!path.exists()) {
+        return 'does not exist'
+    }
+    if (path.isDirectory() != wanted) {
+        return wanted ? 'is not a folder' : 'is a folder'
+    }
+    return !wanted && path.size() == 0 ? 'is empty (0 bytes)' : null
+}
+
 // A fault for every file of a row that is absent or empty.
 def missingFiles(Map row, Map located) {
     return located
-        .findAll { _column, path -> !path.exists() || path.isDirectory() || path.size() == 0 }
+        .findAll { column, path -> pathFault(column, path) }
         .collect { column, path ->
-            def what = !path.exists() ? 'does not exist' : path.isDirectory() ? 'is a folder' : 'is empty (0 bytes)'
             [
                 line: row.line, column: column, patient: row.meta.patient,
-                what: "file ${path} ${what}".toString(),
-                expected: 'a NIfTI image; check the path (relative paths start at the sheet) or export the image again',
+                what: "file ${path} ${pathFault(column, path)}".toString(),
+                expected: 'a NIfTI image, or for a raw exam a folder with DICOM files; check the path (relative paths start at the sheet) or export the image again',
             ]
         }
 }
 
-// The row as its task sees it: files by the names they are staged under, in the order they are staged.
+// The row as its task sees it, files and score maps in the order they are staged.
 def stagedRow(Map row, Map located) {
-    def position = 0
-    def staged = located.collectEntries { column, path ->
-        position += 1
-        [(column): "input/${position}/${path.name}".toString()]
-    }
+    def staged = stageRow(row, located)[0].files
     return row + [
         files: staged.findAll { column, _name -> row.files.containsKey(column) },
         scores: staged.findAll { column, _name -> !row.files.containsKey(column) }.collectEntries { column, name -> [(column - 'score_'): name] },

@@ -4,7 +4,7 @@ process FOLLOWUP_IMPORT {
     label 'family_growth'
 
     input:
-    tuple val(meta), val(row), path(segmentation, stageAs: 'input/1/*'), path(exam, stageAs: 'exam/*')
+    tuple val(meta), val(row), path(segmentation, stageAs: 'input/1/*'), path(exam, stageAs: 'exam/*'), path(transform, stageAs: 'transform/*')
 
     output:
     tuple val(meta), path("${meta.id}_space-SRI24_desc-registered_dseg.nii.gz"), emit: segmentation, optional: true
@@ -13,11 +13,12 @@ process FOLLOWUP_IMPORT {
     path "versions.yml", emit: versions
 
     script:
+    def placed = transform ? "--transform ${transform}" : ''
     """
     cat > row.json <<'END_OF_ROW'
     ${groovy.json.JsonOutput.toJson(row)}
     END_OF_ROW
-    import_registered.py --row row.json --reference ${exam} \\
+    import_registered.py --row row.json --reference ${exam} ${placed} \\
         --out ${meta.id}_space-SRI24_desc-registered_dseg.nii.gz --summary ${meta.id}_followup.json \\
         --failure ${meta.id}_failure.json ${segmentation}
     print_versions.py ${task.process} > versions.yml

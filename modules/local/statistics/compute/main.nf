@@ -6,6 +6,7 @@ process STATISTICS_COMPUTE {
     path metrics, stageAs: 'metrics/*'
     path selection
     path failures, stageAs: 'failures/*'
+    path quality, stageAs: 'quality/*'
     val simulated
 
     output:
@@ -15,8 +16,8 @@ process STATISTICS_COMPUTE {
     script:
     def args = task.ext.args ?: ''
     """
-    mkdir -p metrics failures
-    compute_statistics.py --metrics metrics --cohort ${selection} --failures failures --out tables ${simulated ? '--simulated' : ''} ${args}
+    mkdir -p metrics failures quality
+    compute_statistics.py --metrics metrics --cohort ${selection} --failures failures --quality quality --out tables ${simulated ? '--simulated' : ''} ${args}
     print_versions.py ${task.process} > versions.yml
     """
 
