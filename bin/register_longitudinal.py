@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.growth.compilation import threads as kernel_threads
 from predictgbm.images import Image, ImageError, conform, read_image, write_image
-from predictgbm.labels import CORE, Tumor, region
+from predictgbm.labels import CORE, Tumor, region, to_canonical
 from predictgbm.preprocessing import derive_brain_mask
 from predictgbm.quality import write_quality
 from predictgbm.registration.longitudinal import METHODS, OTHER_PERSON, measure, register
@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> None:
     if args.fixed_seg is not None:
         ignored["fixed_ignore"] = region(conform(read_image(args.fixed_seg, np.uint8), fixed).data, CORE)
     if args.moving_seg is not None:
-        labels = conform(read_image(args.moving_seg, np.uint8), moving)
+        given = conform(read_image(args.moving_seg, np.uint8), moving)
+        labels = Image(to_canonical(given.data, args.moving_labels), given.affine, given.name)
         ignored["moving_ignore"] = region(labels.data, (*CORE, Tumor.CAVITY))
     also = {}
     for text in args.also:
@@ -131,6 +132,12 @@ def main() -> int:
         help="image in the space of the follow-up T1c",
     )
     methods = "; ".join(f"{name}: {text}" for name, (_, _, text) in METHODS.items())
+    parser.add_argument(
+        "--moving-labels",
+        default="canonical",
+        metavar="CONVENTION",
+        help="label convention of --moving-seg; what is written is canonical (default: %(default)s)",
+    )
     parser.add_argument("--method", choices=METHODS, default="ncc", help=f"{methods} (default: ncc)")
     parser.add_argument("--out-prefix", required=True, metavar="P", help="start of the files to write")
     parser.add_argument("--quality", type=Path, metavar="JSON", help="measures to write")
