@@ -120,7 +120,16 @@ def names_atlas(arguments: list[str]) -> bool:
 def needs_hdbet(arguments: list[str]) -> bool:
     """Return whether a run on this machine's own programs extracts the brain of raw exams by HD-BET."""
     profiles = set((option(arguments, "-profile") or "").split(","))
-    if profiles & {"docker", "podman", "apptainer", "singularity", "k8s", "awsbatch", "googlebatch", "raw_demo"}:
+    if profiles & {
+        "docker",
+        "podman",
+        "apptainer",
+        "singularity",
+        "k8s",
+        "awsbatch",
+        "googlebatch",
+        "raw_demo",
+    }:
         return False
     if option(arguments, "--brain_extraction") == "atlas":
         return False
