@@ -14,7 +14,7 @@ from predictgbm.cohort.selection import MINIMUM_DAYS, RULES, select_followups
 def read_all(paths: list[Path]) -> list[dict[str, Any]]:
     """Read JSON files, or those of folders, that hold one record or a list of records each."""
     records: list[dict[str, Any]] = []
-    for path in sorted(f for p in paths for f in (p.glob("*.json") if p.is_dir() else [p])):
+    for path in sorted(f for p in paths for f in (p.rglob("*.json") if p.is_dir() else [p])):
         content = json.loads(path.read_text("utf-8"))
         records += content if isinstance(content, list) else [content]
     return records

@@ -123,7 +123,7 @@ def write_quality(
                 "value": None if math.isnan(m.value) else float(m.value),
                 "text": m.text,
                 "expected": m.expected,
-                "flagged": m.flagged,
+                "flagged": bool(m.flagged),
             }
             for m in measures
         ],

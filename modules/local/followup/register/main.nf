@@ -21,7 +21,7 @@ process FOLLOWUP_REGISTER {
     def suffixes = [t1: 'T1w', t2: 'T2w', flair: 'FLAIR', adc: 'ADC']
     def others = suffixes
         .findAll { column, _suffix -> row.files.containsKey(column) }
-        .collect { column, suffix -> "--also ${suffix}=followup/${column}.nii.gz" }
+        .collect { column, suffix -> "--also ${suffix}=followup/${row.files[column]}" }
         .join(' ')
     def summarised = row + [files: [registered_seg: "warped/${meta.id}_space-SRI24_desc-registered_dseg.nii.gz".toString()], registered_labels: 'canonical']
     """
@@ -29,9 +29,9 @@ process FOLLOWUP_REGISTER {
     ${groovy.json.JsonOutput.toJson(summarised)}
     END_OF_ROW
     mkdir warped
-    register_longitudinal.py --fixed ${exam}/*_ce-GD_T1w.nii.gz --moving followup/t1c.nii.gz \\
-        --fixed-mask ${exam}/*_desc-brain_mask.nii.gz --moving-mask followup/brain_mask.nii.gz \\
-        --fixed-seg ${exam}/*_desc-tumor_dseg.nii.gz --moving-seg followup/tumor_seg.nii.gz --moving-labels '${row.tumor_labels}' \\
+    register_longitudinal.py --fixed ${exam}/*_ce-GD_T1w.nii.gz --moving followup/${row.files.t1c} \\
+        --fixed-mask ${exam}/*_desc-brain_mask.nii.gz --moving-mask followup/${row.files.brain_mask} \\
+        --fixed-seg ${exam}/*_desc-tumor_dseg.nii.gz --moving-seg followup/${row.files.tumor_seg} --moving-labels '${row.tumor_labels}' \\
         ${others} --out-prefix warped/${meta.id}_space-SRI24 --threads ${task.cpus} \\
         --quality ${meta.id}_desc-registration_quality.json --picture ${meta.id}_desc-registration_qc.png \\
         --failure ${meta.id}_failure.json --patient ${meta.patient} --session ${meta.session} ${args}

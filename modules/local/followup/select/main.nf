@@ -6,7 +6,7 @@ process FOLLOWUP_SELECT {
     path cohort
     path summaries, stageAs: 'followups/*'
     path exams, stageAs: 'exams/*'
-    path failures, stageAs: 'failures/*'
+    path failures, stageAs: 'failures/?/*'
 
     output:
     path "selection.json", emit: selection

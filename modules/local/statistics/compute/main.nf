@@ -5,7 +5,7 @@ process STATISTICS_COMPUTE {
     input:
     path metrics, stageAs: 'metrics/*'
     path selection
-    path failures, stageAs: 'failures/*'
+    path failures, stageAs: 'failures/?/*'
     path quality, stageAs: 'quality/*'
     val simulated
 
