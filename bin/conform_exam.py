@@ -8,14 +8,13 @@ brain mask, the non-zero T1c is taken (largest part, holes filled). Values are u
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from predictgbm.cohort.exam_checks import LABEL_COLUMNS
-from predictgbm.cohort.rows import find_files
+from predictgbm.cohort.rows import find_files, read_row
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.images import ImageError, conform, read_image, write_image
 from predictgbm.preprocessing import derive_brain_mask
@@ -32,9 +31,7 @@ def main() -> int:
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="images of the exam (NIfTI)")
     add_failure_options(parser)
     args = parser.parse_args()
-    row = json.loads(args.row.read_text("utf-8"))
-    args.patient = args.patient or row["meta"]["patient"]
-    args.session = args.session or row["meta"]["session"]
+    row = read_row(args)
 
     def work() -> None:
         files = find_files(row, args.files)

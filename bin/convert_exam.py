@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictgbm.cohort.exam_checks import GREY_COLUMNS, LABEL_COLUMNS, TISSUE_COLUMNS, needed_columns
-from predictgbm.cohort.rows import find_files
+from predictgbm.cohort.rows import find_files, read_row
 from predictgbm.conversion.dicom import convert, is_dicom, read_series
 from predictgbm.conversion.diffusion import diffusion_maps
 from predictgbm.conversion.headers import (
@@ -286,9 +286,7 @@ def main() -> int:
     )
     add_failure_options(parser)
     args = parser.parse_args()
-    row = json.loads(args.row.read_text("utf-8"))
-    args.patient = args.patient or row["meta"]["patient"]
-    args.session = args.session or row["meta"]["session"]
+    row = read_row(args)
 
     def work() -> None:
         args.out_dir.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from predictgbm.cohort.rows import find_files
+from predictgbm.cohort.rows import find_files, read_row
 from predictgbm.exam import Exam
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.images import Image, conform, read_image, write_image
@@ -52,9 +52,7 @@ def main() -> int:
     )
     add_failure_options(parser)
     args = parser.parse_args()
-    row = json.loads(args.row.read_text("utf-8"))
-    args.patient = args.patient or row["meta"]["patient"]
-    args.session = args.session or row["meta"]["session"]
+    row = read_row(args)
 
     def work() -> None:
         own = {**row, "files": {"registered_seg": row["files"]["registered_seg"]}}

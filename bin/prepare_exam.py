@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from predictgbm.atlas import load_atlas, normalise_tissue
-from predictgbm.cohort.rows import find_files
+from predictgbm.cohort.rows import find_files, read_row
 from predictgbm.exam import file_name
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.images import Image, ImageError, conform, read_image, write_image
@@ -117,9 +117,7 @@ def main() -> int:
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="images of the exam (NIfTI)")
     add_failure_options(parser)
     args = parser.parse_args()
-    row = json.loads(args.row.read_text("utf-8"))
-    args.patient = args.patient or row["meta"]["patient"]
-    args.session = args.session or row["meta"]["session"]
+    row = read_row(args)
 
     def work() -> None:
         # The folder appears when it is complete, so that nothing reads half an exam.

@@ -19,8 +19,8 @@ from scipy import ndimage
 from predictgbm.atlas import bounding_box, checksum, resample
 from predictgbm.images import Image, ImageError, read_image, write_image
 from predictgbm.preprocessing import derive_brain_mask
-from predictgbm.registration.linear import run_greedy, to_simpleitk
-from predictgbm.registration.transforms import LPS, Field
+from predictgbm.registration.linear import greedy_field, to_simpleitk
+from predictgbm.registration.transforms import LPS
 from predictgbm.registration.transforms import resample as resample_through
 
 #: Voxel size HD-BET works at, in mm.
@@ -357,13 +357,7 @@ def extract_atlas(
     affine = fine.affine.copy()
     affine[:3, 3] = (fine.affine @ [*(s.start for s in box), 1])[:3]
     part = Image(fine.data[box], affine)
-    result = run_greedy(
-        f"-d 3 -threads {threads} -i fixed moving -gm mask -m NCC 2x2x2 -n 100x50 -s 3vox 1vox -o warp",
-        fixed=to_simpleitk(part.data, affine),
-        moving=to_simpleitk(resample_through(head, part, matrix), affine),
-        mask=to_simpleitk(near[box], affine),
-        warp=None,
-    )
-    vectors = SimpleITK.GetArrayFromImage(result["warp"]).transpose(2, 1, 0, 3) * np.diag(LPS)[:3]
-    mask = resample_through(brain, part, Field(vectors.astype(np.float32), affine), matrix) >= 0.5
+    laid = Image(resample_through(head, part, matrix), affine)
+    field = greedy_field(part, laid, "-n 100x50 -s 3vox 1vox", near[box], threads)
+    mask = resample_through(brain, part, field, matrix) >= 0.5
     return mask_to_grid(clean_mask(mask), affine, image)

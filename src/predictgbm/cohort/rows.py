@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from predictgbm.images import ImageError
+
+
+def read_row(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Read the row a command was given as ``--row``; failures of the command are that patient's and session's."""
+    row: dict[str, Any] = json.loads(arguments.row.read_text("utf-8"))
+    arguments.patient = arguments.patient or row["meta"]["patient"]
+    arguments.session = arguments.session or row["meta"]["session"]
+    return row
 
 
 def find_files(row: Mapping[str, Any], files: Iterable[Path]) -> dict[str, Path]:

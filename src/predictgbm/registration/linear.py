@@ -1,4 +1,4 @@
-"""Rigid and affine registration by greedy, with the settings that make it deterministic.
+"""Registration by greedy, rigid, affine and deformable, with the settings that make it deterministic.
 
 Yushkevich PA et al. Fast automatic segmentation of hippocampal subfields and medial temporal lobe subregions in 3 Tesla
 and 7 Tesla MRI. Alzheimer's & Dementia 12(7S):126-127, 2016; https://greedy.readthedocs.io.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from predictgbm.atlas import bounding_box
 from predictgbm.images import Image, ImageError
-from predictgbm.registration.transforms import LPS, apply_points, resample
+from predictgbm.registration.transforms import LPS, Field, apply_points, resample
 
 Kind = Literal["rigid", "affine"]
 Metric = Literal["ncc", "nmi", "mi"]
@@ -107,6 +107,41 @@ def run_greedy(command: str, **objects: Any) -> picsl_greedy.Greedy3D:
     except Exception as error:
         raise ImageError(f"greedy could not register the images: {error}") from error
     return greedy
+
+
+def greedy_field(
+    fixed: Image, moving: Image, options: str, weight: NDArray[np.bool_] | None = None, threads: int = 1
+) -> Field:
+    """Register two images of one grid by greedy's deformable method, local correlation over 5 voxels.
+
+    Parameters
+    ----------
+    fixed, moving
+        Images on one grid of cubes.
+    options
+        Greedy's iterations by level, and smoothing where it is not greedy's own: ``-n 100x50x10``.
+    weight
+        Where they are compared; None for everywhere.
+    threads
+        Threads; their number changes the last digits.
+
+    Raises
+    ------
+    ImageError
+        If greedy fails.
+    """
+    objects: dict[str, Any] = {
+        "fixed": to_simpleitk(fixed.data, fixed.affine),
+        "moving": to_simpleitk(moving.data, moving.affine),
+    }
+    mask = ""
+    if weight is not None:
+        objects["weight"] = to_simpleitk(weight, fixed.affine)
+        mask = "-gm weight "
+    command = f"-d 3 -threads {threads} -i fixed moving {mask}-m NCC 2x2x2 {options} -o warp"
+    result = run_greedy(command, **objects, warp=None)
+    vectors = SimpleITK.GetArrayFromImage(result["warp"]).transpose(2, 1, 0, 3) * np.diag(LPS)[:3]
+    return Field(vectors.astype(np.float32), fixed.affine)
 
 
 def register_linear(

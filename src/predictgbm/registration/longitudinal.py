@@ -18,7 +18,7 @@ from predictgbm.preprocessing import dice
 from predictgbm.quality import Measure
 from predictgbm.registration import kernels
 from predictgbm.registration.deformable import DEFAULT, Level, Settings, register_deformable
-from predictgbm.registration.linear import isotropic, register_linear, run_greedy, to_simpleitk
+from predictgbm.registration.linear import greedy_field, isotropic, register_linear, to_simpleitk
 from predictgbm.registration.transforms import (
     Field,
     Transform,
@@ -113,14 +113,7 @@ def _cubic_pair(pair: Pair, matrix: NDArray[np.float64]) -> tuple[Image, Image]:
 
 def _greedy(pair: Pair, matrix: NDArray[np.float64]) -> Transform:
     fixed, moving = _cubic_pair(pair, matrix)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "warp.nii.gz"
-        run_greedy(
-            f"-d 3 -i fixed moving -m NCC 2x2x2 -n 100x50x10 -wp 0 -threads {pair.threads} -o {path}",
-            fixed=to_simpleitk(fixed.data, fixed.affine),
-            moving=to_simpleitk(moving.data, moving.affine),
-        )
-        return read_transform(path)
+    return greedy_field(fixed, moving, "-n 100x50x10 -wp 0", threads=pair.threads)
 
 
 def _syn(pair: Pair, matrix: NDArray[np.float64]) -> Transform:

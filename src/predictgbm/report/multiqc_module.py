@@ -674,6 +674,14 @@ def failures(results: Results) -> tuple[str, str] | None:
     return how, "".join(parts)
 
 
+def card(label: str, uri: str | None, text: str = "") -> str:
+    """Return one picture of a gallery with its label; the label and the HTML that follows it are escaped already."""
+    image = '<p class="gbm-note">Left out to keep this page small; see the published files.</p>'
+    if uri:
+        image = f'<img src="{uri}" alt="{label}" loading="lazy" decoding="async">'
+    return f'<figure class="gbm-card">{image}<figcaption><b>{label}</b>{text}</figcaption></figure>'
+
+
 def pictures(results: Results) -> tuple[str, str] | None:
     """Section with the QC pictures and the links to the viewer pages."""
     kept = [row["patient"] for row in results.tables["cohort"] if row["status"] != "excluded"]
@@ -685,14 +693,8 @@ def pictures(results: Results) -> tuple[str, str] | None:
     cards = []
     for shot, uri in zip(shots, gallery.embed([shot.path for shot in shots]), strict=True):
         label = escape(shot.path.name.removesuffix("_desc-qc.png"))
-        image = '<p class="gbm-note">Left out to keep this page small; see the published files.</p>'
-        if uri:
-            image = f'<img src="{uri}" alt="{label}" loading="lazy" decoding="async">'
         own = "" if shared else f"<br>{escape(shot.caption)}"
-        link = viewer_link(shot.patient, "open in the viewer")
-        cards.append(
-            f'<figure class="gbm-card">{image}<figcaption><b>{label}</b> {link}{own}</figcaption></figure>'
-        )
+        cards.append(card(label, uri, f" {viewer_link(shot.patient, 'open in the viewer')}{own}"))
     content = f'<p class="gbm-caption">{escape(shared)}</p>' if shared else ""
     content += f'<div class="gbm-gallery">{"".join(cards)}</div>' if cards else ""
     shown = {shot.patient for shot in shots}
@@ -758,10 +760,7 @@ def quality(results: Results) -> tuple[str, str] | None:
         budget = gallery.BUDGET_BYTES // (2 * len(results.step_pictures))
         for shot, uri in zip(shots, gallery.embed([shot.path for shot in shots], budget), strict=True):
             label = escape(shot.path.name.removesuffix(f"_desc-{step}_qc.png"))
-            image = '<p class="gbm-note">Left out to keep this page small; see the published files.</p>'
-            if uri:
-                image = f'<img src="{uri}" alt="{label}" loading="lazy" decoding="async">'
-            cards.append(f'<figure class="gbm-card">{image}<figcaption><b>{label}</b></figcaption></figure>')
+            cards.append(card(label, uri))
         shown = (
             f'<p class="gbm-caption">{escape(look_for)}</p><div class="gbm-gallery">{"".join(cards)}</div>'
         )

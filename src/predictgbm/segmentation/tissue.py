@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import SimpleITK
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -20,8 +19,8 @@ from predictgbm.atlas import Atlas, bounding_box
 from predictgbm.images import Image, ImageError
 from predictgbm.preprocessing import dice, tissue_prior
 from predictgbm.registration.deformable import register_deformable
-from predictgbm.registration.linear import run_greedy, to_simpleitk
-from predictgbm.registration.transforms import LPS, Field, jacobian, read_transform, resample
+from predictgbm.registration.linear import greedy_field
+from predictgbm.registration.transforms import LPS, jacobian, read_transform, resample
 
 Method = Literal["greedy", "ncc", "syn", "atlas"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -30,29 +29,6 @@ METHODS: tuple[Method, ...] = get_args(Method)
 TUMOR_MARGIN = 3.0
 #: Room around both brains, in mm.
 MARGIN = 8.0
-
-
-def greedy_field(fixed: Image, moving: Image, weight: NDArray[np.bool_], threads: int = 1) -> Field:
-    """Register two images of one grid by greedy: local correlation over 5 voxels, 100, 50 and 10 iterations.
-
-    Parameters
-    ----------
-    fixed, moving
-        Images on one grid of cubes.
-    weight
-        Where they are compared.
-    threads
-        Threads; their number changes the last digits.
-    """
-    result = run_greedy(
-        f"-d 3 -threads {threads} -i fixed moving -gm weight -m NCC 2x2x2 -n 100x50x10 -o warp",
-        fixed=to_simpleitk(fixed.data, fixed.affine),
-        moving=to_simpleitk(moving.data, moving.affine),
-        weight=to_simpleitk(weight, fixed.affine),
-        warp=None,
-    )
-    vectors = SimpleITK.GetArrayFromImage(result["warp"]).transpose(2, 1, 0, 3) * np.diag(LPS)[:3]
-    return Field(vectors.astype(np.float32), fixed.affine)
 
 
 def syn_field(fixed: Image, moving: Image, weight: NDArray[np.bool_]) -> list[Any]:
@@ -162,7 +138,7 @@ def segment_tissue(
 
     transforms: list[Any]
     if method == "greedy":
-        transforms = [greedy_field(fixed, moving, weight, threads)]
+        transforms = [greedy_field(fixed, moving, "-n 100x50x10", weight, threads)]
     elif method == "syn":
         transforms = syn_field(fixed, moving, weight)
     elif method == "ncc":

@@ -29,11 +29,12 @@ def pathFault(String column, path) {
 // A fault for every file of a row that is absent or empty.
 def missingFiles(Map row, Map located) {
     return located
-        .findAll { column, path -> pathFault(column, path) }
-        .collect { column, path ->
+        .collectEntries { column, path -> [(column): [path: path, fault: pathFault(column, path)]] }
+        .findAll { _column, found -> found.fault }
+        .collect { column, found ->
             [
                 line: row.line, column: column, patient: row.meta.patient,
-                what: "file ${path} ${pathFault(column, path)}".toString(),
+                what: "file ${found.path} ${found.fault}".toString(),
                 expected: 'a NIfTI image, or for a raw exam a folder with DICOM files; check the path (relative paths start at the sheet) or export the image again',
             ]
         }
