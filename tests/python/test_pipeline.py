@@ -236,8 +236,8 @@ def test_predict_on_a_real_exam(tmp_path: Path) -> None:
     assert len({int(plan.data.sum()) for plan in plans}) == 1
     for plan in plans:
         assert (plan.data[core] > 0).mean() > 0.99, "a plan leaves the visible tumour"
-    assert json.loads((exam / "anat" / "exam.json").read_text())["tissue"] == "atlas prior"
-    assert "atlas prior" in (tmp_path / "results" / "multiqc" / "multiqc_report.html").read_text(
+    assert json.loads((exam / "anat" / "exam.json").read_text())["tissue"] == "registered (greedy)"
+    assert "registered (greedy)" in (tmp_path / "results" / "multiqc" / "multiqc_report.html").read_text(
         encoding="utf-8"
     )
 

@@ -19,6 +19,7 @@ FAMILIES = sorted(
 )
 PREFIX = "localhost/predictgbm-test"
 PIN = re.compile(r"^([\w.-]+)==([\w.!+-]+)", re.MULTILINE)
+PIN_NAME = re.compile(r"^([\w.-]+)[<>=]", re.MULTILINE)
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -72,7 +73,10 @@ def test_image_holds_the_pinned_packages_and_what_nextflow_needs(
     assert {package for package in packages - wanted if package[0] not in {"pip", "setuptools"}} == set()
     # Of the package itself, an image has what its family uses; what is there must be complete.
     checked = in_container(podman, images[family], "sh", "-c", "pip check || true").splitlines()
-    assert [line for line in checked if not line.startswith(("predictgbm ", "No broken"))] == []
+    overrides = ROOT / "containers" / family / "overrides.txt"
+    overridden = PIN_NAME.findall(overrides.read_text()) if overrides.exists() else []
+    faults = [line for line in checked if not line.startswith(("predictgbm ", "No broken"))]
+    assert [line for line in faults if not any(f"requirement {name}" in line for name in overridden)] == []
     if family == "report":
         assert checked == ["No broken requirements found."]
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dcm2niix  # type: ignore[import-untyped]
 import nibabel as nib
 import numpy as np
 import pydicom
@@ -422,6 +421,9 @@ def convert(series: Series, folder: Path) -> tuple[Path, dict[str, Any]]:
     """
     if series.fault:
         raise ImageError(f"{series}: {series.fault}; export the series again")
+    # Headers are also read where nothing is converted, by an image that has no converter.
+    import dcm2niix  # type: ignore[import-untyped]
+
     source, target = folder / "dicom", folder / "nifti"
     source.mkdir(parents=True)
     target.mkdir()
