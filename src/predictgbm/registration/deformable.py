@@ -15,7 +15,7 @@ them with differences.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -39,8 +39,12 @@ EMPTY_WINDOW = 3e-3
 #: Smallest Jacobian determinant that a result may have.
 LEAST_JACOBIAN = 0.05
 
-#: Steps between two looks at where the two directions disagree.
-OCCLUSION_STEPS = 20
+#: How far around a part without counterpart, in mm, tissue is not compared either: labels end before what they mark
+#: does, and a rim left over draws the new lesion to itself.
+UNMATCHED_MM = 3.0
+
+#: Steps between two looks at which voxels of the two images can be compared.
+COMPARISON_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Level:
     iterations: int
     rate: float = 0.25
     control: int = 4
-    smoothness: float = 0.1
+    smoothness: float = 0.3
     consistency: float = 0.1
 
 
@@ -95,53 +99,52 @@ class Settings:
 DEFAULT = Settings()
 
 
-@dataclass
 class Side:
-    """One direction of a level: an image that stays, one that is warped to it, and what of the first is constant."""
+    """One direction of a level: an image that stays, one that is warped to it, and where the two can be compared."""
 
-    still: Array
-    warped: Array
-    weight: Array
-    settings: Settings
-    mean: Array = field(init=False)
-    variance: Array = field(init=False)
+    def __init__(self, still: Array, warped: Array, settings: Settings) -> None:
+        self.still, self.warped, self.settings = still, warped, settings
 
-    def __post_init__(self) -> None:
+    def compare(self, weight: Array, valid: Array) -> None:
+        """Set what each voxel counts in the similarity, and which voxels count inside the windows; both 0 to 1."""
+        self.weight, self.valid = weight, valid
+        self.scale = np.float32(1 / max(float(weight.sum(dtype=np.float64)), 1e-6))
         if self.settings.similarity == "ncc":
             radius = self.settings.radius
-            total = kernels.moving_sum(self.still, radius)
-            self.mean = total / np.float32((2 * radius + 1) ** 3)
-            square = kernels.moving_sum(self.still * self.still, radius)
+            self.count = kernels.moving_sum(valid, radius)
+            part = valid * self.still
+            total = kernels.moving_sum(part, radius)
+            self.mean = total / np.maximum(self.count, np.float32(1e-6))
+            square = kernels.moving_sum(part * self.still, radius)
             self.variance = np.maximum(square - self.mean * total, 0)
 
-    def similarity(self, u: Array, weight: Array) -> tuple[float, Array]:
+    def similarity(self, u: Array) -> tuple[float, Array]:
         """Return the dissimilarity under displacement u (3, ...) in voxels, 0 to 1 for ``ncc``, and its derivative."""
         value, gradient = kernels.warp(self.warped, u)
-        scale = np.float32(1 / max(float(weight.sum(dtype=np.float64)), 1e-6))
         if self.settings.similarity == "mse":
-            difference = (value - self.still) * weight * scale
+            difference = (value - self.still) * self.weight * self.scale
             loss = float((difference * (value - self.still)).sum(dtype=np.float64))
             return loss, 2 * difference * gradient
         radius = self.settings.radius
-        count = np.float32((2 * radius + 1) ** 3)
+        part = self.valid * value
         total, f, m, constant = kernels.correlation_terms(
             self.mean,
             self.variance,
-            kernels.moving_sum(value, radius),
-            kernels.moving_sum(value * value, radius),
-            kernels.moving_sum(self.still * value, radius),
-            weight,
-            count,
-            np.float32((EMPTY_WINDOW * count) ** 2),
+            kernels.moving_sum(part, radius),
+            kernels.moving_sum(part * value, radius),
+            kernels.moving_sum(part * self.still, radius),
+            self.weight,
+            self.count,
+            np.float32(EMPTY_WINDOW),
         )
         slope = kernels.moving_sum(f, radius) * self.still
         slope -= kernels.moving_sum(m, radius) * value
         slope += kernels.moving_sum(constant, radius)
-        return 1 - float(total) * float(scale), -scale * slope * gradient
+        return 1 - float(total) * float(self.scale), -self.scale * self.valid * slope * gradient
 
-    def objective(self, level: Level, u: Array, v: Array, weight: Array) -> tuple[float, Array, Array]:
+    def objective(self, level: Level, u: Array, v: Array) -> tuple[float, Array, Array]:
         """Return the terms of this direction and their derivatives by u and by v."""
-        loss, by_u = self.similarity(u, weight)
+        loss, by_u = self.similarity(u)
         by_u = np.float32(self.settings.similarity_weight) * by_u
         loss *= self.settings.similarity_weight
         voxels = self.still.size
@@ -215,6 +218,8 @@ def optimise(
     moving: Array,
     fixed_weight: Array,
     moving_weight: Array,
+    fixed_valid: Array,
+    moving_valid: Array,
     settings: Settings = DEFAULT,
     *,
     threads: int = 1,
@@ -227,6 +232,9 @@ def optimise(
         Arrays of one shape, each axis a multiple of the coarsest factor; standard deviation about 1.
     fixed_weight, moving_weight
         How much each voxel counts in the similarity, 0 to 1, of the same shape.
+    fixed_valid, moving_valid
+        0 where an image has what the other lacks, 1 elsewhere, of the same shape. Such voxels count neither themselves
+        nor in the windows around others, in whichever image they are.
     settings
         See :class:`Settings`.
     threads
@@ -250,25 +258,25 @@ def optimise(
         for level in settings.levels:
             images = [_reduce(a, level.factor) for a in (fixed, moving)]
             weights = [_reduce(a, level.factor) for a in (fixed_weight, moving_weight)]
-            sides = [
-                Side(images[0], images[1], weights[0], settings),
-                Side(images[1], images[0], weights[1], settings),
-            ]
+            valid = [_reduce(a, level.factor) for a in (fixed_valid, moving_valid)]
+            sides = [Side(images[d], images[1 - d], settings) for d in range(2)]
             shape = images[0].shape
             spline = Spline(shape, level.factor, level)
             start = [total(level.factor, shape, d) for d in range(2)]
             control = np.zeros((2, 3, *spline.points), np.float32)
             first, second = np.zeros_like(control), np.zeros_like(control)
-            seen = weights
             for step in range(level.iterations):
                 fields = [start[d] + spline.expand(control[d]) for d in range(2)]
-                if settings.occlusion is not None and step % OCCLUSION_STEPS == 0:
-                    seen = [
-                        weights[d] * _visible(fields[d], fields[1 - d], settings.occlusion) for d in range(2)
-                    ]
+                if step % COMPARISON_STEPS == 0:
+                    for d in range(2):
+                        both = valid[d] * kernels.warp(valid[1 - d], fields[d])[0]
+                        weight = weights[d] * both
+                        if settings.occlusion is not None:
+                            weight *= _visible(fields[d], fields[1 - d], settings.occlusion)
+                        sides[d].compare(weight, both)
 
-                def work(d: int, fields: list[Array] = fields, seen: list[Array] = seen) -> Any:
-                    return sides[d].objective(level, fields[d], fields[1 - d], seen[d])  # noqa: B023
+                def work(d: int, fields: list[Array] = fields) -> Any:
+                    return sides[d].objective(level, fields[d], fields[1 - d])  # noqa: B023
 
                 (_, uu, uv), (_, vv, vu) = pool.map(work, range(2))
                 gradient = np.stack([spline.gather(uu + vu), spline.gather(vv + uv)])
@@ -325,7 +333,8 @@ def register_deformable(
     fixed_mask, moving_mask
         Brain, of the shape of each image. Only the brain counts in the similarity.
     fixed_ignore, moving_ignore
-        What has no counterpart in the other image, for example the resection cavity; does not count either.
+        What has no counterpart in the other image, for example the resection cavity: neither it nor the tissue up to
+        :data:`UNMATCHED_MM` around it counts.
     settings, threads
         As in :func:`optimise`.
 
@@ -346,17 +355,19 @@ def register_deformable(
         image: Image, mask: NDArray[np.bool_], ignore: NDArray[np.bool_] | None, *chain: Any
     ) -> list[Array]:
         data = resample(image, grid, *chain)
-        counted = mask if ignore is None else mask & ~ignore
         inside = resample(Image(mask.astype(np.float32), image.affine), grid, *chain)
-        weight = inside
-        if ignore is not None:
-            weight = resample(Image(counted.astype(np.float32), image.affine), grid, *chain)
-        values = data[inside > 0.5]
-        return [(data - values.mean()) / np.float32(max(float(values.std()), 1e-6)) * inside, weight]
+        valid = np.ones(shape, np.float32)
+        if ignore is not None and ignore.any():
+            unmatched = ndimage.distance_transform_edt(~ignore, sampling=image.spacing) <= UNMATCHED_MM
+            valid -= resample(Image(unmatched.astype(np.float32), image.affine), grid, *chain)
+        values = data[(inside > 0.5) & (valid > 0.5)]
+        return [(data - values.mean()) / np.float32(max(float(values.std()), 1e-6)) * inside, inside, valid]
 
-    still, still_weight = bring(fixed, fixed_mask, fixed_ignore)
-    other, other_weight = bring(moving, moving_mask, moving_ignore, matrix)
-    u, v = optimise(still, other, still_weight, other_weight, settings, threads=threads)
+    still, still_weight, still_valid = bring(fixed, fixed_mask, fixed_ignore)
+    other, other_weight, other_valid = bring(moving, moving_mask, moving_ignore, matrix)
+    u, v = optimise(
+        *(still, other, still_weight, other_weight, still_valid, other_valid), settings, threads=threads
+    )
     axes = grid.affine[:3, :3].astype(np.float32)
     fields = []
     for displacement in (u, v):

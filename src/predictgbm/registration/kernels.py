@@ -217,27 +217,30 @@ def moving_sum(array, radius):  # type: ignore[no-untyped-def]
 
 
 @serial_kernel
-def correlation_terms(fixed_mean, fixed_var, sum_m, sum_mm, sum_fm, weight, count, eps):  # type: ignore[no-untyped-def]
+def correlation_terms(fixed_mean, fixed_var, sum_m, sum_mm, sum_fm, weight, count, noise):  # type: ignore[no-untyped-def]
     """Return the weighted sum of the squared local correlation, and the factors of its derivative.
 
-    With F, M in a window, A, B, C their covariance and variances (times count): cc = A^2 / (B C + eps), and
-    d cc / d M(x) = f (F(x) - mean F) - m (M(x) - mean M).
+    With F, M in a window, A, B, C their covariance and variances (times count, the voxels that are valid in each
+    window): cc = A^2 / (B C + (noise count)^2), and d cc / d M(x) = f (F(x) - mean F) - m (M(x) - mean M).
     """
     shape = sum_m.shape
-    f = np.empty(shape, np.float32)
-    m = np.empty(shape, np.float32)
-    constant = np.empty(shape, np.float32)
+    f = np.zeros(shape, np.float32)
+    m = np.zeros(shape, np.float32)
+    constant = np.zeros(shape, np.float32)
     total = 0.0
     for i in range(shape[0]):
         for j in range(shape[1]):
             row = np.float32(0)
             for k in range(shape[2]):
-                mean = sum_m[i, j, k] / count
+                n = count[i, j, k]
+                w = weight[i, j, k]
+                if w == 0 or n < 1:
+                    continue
+                mean = sum_m[i, j, k] / n
                 a = sum_fm[i, j, k] - fixed_mean[i, j, k] * sum_m[i, j, k]
                 b = fixed_var[i, j, k]
                 c = max(sum_mm[i, j, k] - mean * sum_m[i, j, k], np.float32(0))
-                scale = np.float32(1) / (b * c + eps)
-                w = weight[i, j, k]
+                scale = np.float32(1) / (b * c + (noise * n) ** 2)
                 ratio = a * scale
                 row += w * a * ratio
                 gf = np.float32(2) * w * ratio

@@ -17,7 +17,7 @@ from predictgbm.images import Image, ImageError
 from predictgbm.preprocessing import dice
 from predictgbm.quality import Measure
 from predictgbm.registration import kernels
-from predictgbm.registration.deformable import DEFAULT, Level, Settings, register_deformable
+from predictgbm.registration.deformable import DEFAULT, EMPTY_WINDOW, Level, Settings, register_deformable
 from predictgbm.registration.linear import greedy_field, isotropic, register_linear, to_simpleitk
 from predictgbm.registration.transforms import (
     Field,
@@ -254,8 +254,8 @@ def similarity(first: NDArray[np.float32], second: NDArray[np.float32], mask: Ma
         kernels.moving_sum(b * b, radius),
         kernels.moving_sum(a * b, radius),
         mask.astype(np.float32),
-        count,
-        np.float32((3e-3 * count) ** 2),
+        np.full(mask.shape, count, np.float32),
+        np.float32(EMPTY_WINDOW),
     )
     return float(correlation) / (int(mask.sum()) or 1)
 
