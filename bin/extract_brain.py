@@ -15,7 +15,15 @@ import cc3d
 import numpy as np
 
 from predictgbm.atlas import load_head
-from predictgbm.brain import EXPECTED_ML, extract_atlas, extract_hdbet, extract_hdbet2, is_stripped
+from predictgbm.brain import (
+    EXPECTED_ML,
+    SKIN_MM,
+    extract_atlas,
+    extract_hdbet,
+    extract_hdbet2,
+    is_stripped,
+    near_skin_ml,
+)
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.images import Image, ImageError, read_image, write_image
 from predictgbm.preprocessing import derive_brain_mask
@@ -98,6 +106,15 @@ def main() -> int:
                     most=5,
                 ),
             ]
+            if how != "stripped":
+                measures.append(
+                    Measure(
+                        "brain_near_skin_ml",
+                        near_skin_ml(image, mask),
+                        f"Brain within {SKIN_MM:g} mm of the outside of the head, where no brain is (ml)",
+                        most=1,
+                    )
+                )
             meta = {"patient": args.patient, "session": args.session}
             write_quality(args.quality, meta, "brain extraction", measures, note=NOTES[how])
         if args.picture:

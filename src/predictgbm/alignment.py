@@ -31,6 +31,8 @@ LABELS = frozenset({"tumor_seg"})
 MINIMUM_SIMILARITY = 1.02
 #: Brains that overlap the atlas's by less than this (Dice) after alignment are flagged.
 EXPECTED_ATLAS_DICE = 0.85
+#: Voxel size at which mutual information is compared, in mm.
+SPACING = 1.5
 #: Bins of the joint histogram.
 BINS = 48
 
@@ -106,6 +108,7 @@ def align_to_atlas(
         moving_mask=brain_mask,
         initial="centres",
         metric="nmi",
+        spacing=SPACING,
         threads=threads,
     )
 
@@ -119,12 +122,13 @@ def align_contrast(
     search finds nothing better (normalised mutual information in the brain), they stand: images that are aligned
     already pass unharmed.
     """
+    how: dict[str, Any] = {} if column in T1_LIKE else {"metric": "nmi", "spacing": SPACING}
     found = register_linear(
         t1c,
         image,
         fixed_mask=brain_mask,
         initial="header",
-        metric="ncc" if column in T1_LIKE else "nmi",
+        **how,
         threads=threads,
     )
     grid, here, inside = _thinned(t1c, brain_mask)

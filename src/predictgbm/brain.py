@@ -18,8 +18,9 @@ from scipy import ndimage
 
 from predictgbm.atlas import bounding_box, checksum, resample
 from predictgbm.images import Image, ImageError, read_image, write_image
+from predictgbm.itk import itk_threads, to_simpleitk
 from predictgbm.preprocessing import derive_brain_mask
-from predictgbm.registration.linear import greedy_field, to_simpleitk
+from predictgbm.registration.linear import greedy_field
 from predictgbm.registration.transforms import LPS
 from predictgbm.registration.transforms import resample as resample_through
 
@@ -35,6 +36,9 @@ EXPECTED_ML = (900.0, 2000.0)
 AFFINE_SPACING, DEFORMATION_SPACING = 3.0, 2.0
 #: How far below the top of the head the brain can reach, and how far around the atlas brain is compared, in mm.
 HEAD_DEPTH, SURROUNDINGS = 140.0, 9.0
+#: Depth below the surface of the head at which no brain lies yet, and how far down from its top that is looked at:
+#: further down, airways open into the head. In mm.
+SKIN_MM, VAULT_MM = 4.0, 90.0
 
 
 def is_stripped(image: Image) -> bool:
@@ -74,6 +78,12 @@ def isotropic_grid(image: Image, spacing: float) -> tuple[tuple[int, int, int], 
     affine = np.diag([spacing] * 3 + [1.0])
     affine[:3, 3] = low
     return (x, y, z), affine
+
+
+def upright(image: Image, spacing: float) -> Image:
+    """Bring an image to the grid of cubes of :func:`isotropic_grid`, linearly."""
+    shape, affine = isotropic_grid(image, spacing)
+    return Image(resample(image.data, image.affine, shape, affine), affine, image.name)
 
 
 def mask_to_grid(mask: NDArray[np.bool_], affine: NDArray[np.float64], image: Image) -> NDArray[np.bool_]:
@@ -235,9 +245,32 @@ def upper_head(image: Image) -> NDArray[np.bool_]:
     if not len(levels):
         raise ImageError(f"{image.name}: no head stands out from the background; give a brain_mask")
     head[:, :, : max(0, int(levels[-1] - HEAD_DEPTH / spacing))] = False
-    for k in range(head.shape[2]):
-        head[:, :, k] = ndimage.binary_fill_holes(head[:, :, k])
+    # In slices of all three ways: a gap in the skin opens a slice, seldom its neighbours.
+    for axis in (2, 1, 0):
+        slices = np.moveaxis(head, axis, 0)
+        for index, part in enumerate(slices):
+            slices[index] = ndimage.binary_fill_holes(part)
     return head
+
+
+def near_skin_ml(image: Image, mask: NDArray[np.bool_]) -> float:
+    """Return how much of a brain mask lies within :data:`SKIN_MM` of the outside of the head, in ml.
+
+    Looked at is the vault, :data:`VAULT_MM` from the top down. Scalp and skull are thicker than that: where a mask
+    comes so close to the air, it has left the brain.
+
+    Raises
+    ------
+    ImageError
+        If no head stands out from the background.
+    """
+    coarse = upright(Image(image.data.astype(np.float32), image.affine, image.name), DEFORMATION_SPACING)
+    head = upper_head(coarse)
+    top = int(np.flatnonzero(head.any(axis=(0, 1)))[-1])
+    depth = ndimage.distance_transform_edt(head, sampling=coarse.spacing)
+    brain = resample(mask.astype(np.float32), image.affine, coarse.shape, coarse.affine) >= 0.5
+    brain[:, :, : max(0, top - round(VAULT_MM / DEFORMATION_SPACING))] = False
+    return float(np.count_nonzero(brain & (depth <= SKIN_MM)) * coarse.voxel_ml)
 
 
 def _fit(
@@ -245,7 +278,6 @@ def _fit(
 ) -> None:
     """Improve a transform of SimpleITK in place, by mutual information over all voxels of a mask."""
     method = SimpleITK.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)  # sums in another order would end elsewhere
     method.SetMetricAsMattesMutualInformation(32)
     method.SetMetricSamplingStrategy(method.NONE)
     method.SetMetricFixedMask(SimpleITK.Cast(to_simpleitk(mask, affine), SimpleITK.sitkUInt8))
@@ -255,7 +287,8 @@ def _fit(
     method.SetShrinkFactorsPerLevel([2, 1])
     method.SetSmoothingSigmasPerLevel([1, 0])
     method.SetInitialTransform(transform, inPlace=True)
-    method.Execute(fixed, moving)
+    with itk_threads(1):
+        method.Execute(fixed, moving)
 
 
 def align_head(image: Image, head: Image, head_brain: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -340,10 +373,6 @@ def extract_atlas(
     if data.min() == data.max():
         raise ImageError(f"{image.name}: every voxel is the same, there is no head; give a brain_mask")
 
-    def upright(source: Image, spacing: float) -> Image:
-        shape, affine = isotropic_grid(source, spacing)
-        return Image(resample(source.data, source.affine, shape, affine), affine, source.name)
-
     coarse = upright(head, AFFINE_SPACING)
     brain = Image(head_brain.astype(np.float32), head.affine)
     coarse_brain = resample(brain.data, brain.affine, coarse.shape, coarse.affine) >= 0.5
@@ -358,6 +387,6 @@ def extract_atlas(
     affine[:3, 3] = (fine.affine @ [*(s.start for s in box), 1])[:3]
     part = Image(fine.data[box], affine)
     laid = Image(resample_through(head, part, matrix), affine)
-    field = greedy_field(part, laid, "-n 100x50 -s 3vox 1vox", near[box], threads)
+    field = greedy_field(part, laid, "-n 100x50 -s 4vox 2vox", near[box], threads)
     mask = resample_through(brain, part, field, matrix) >= 0.5
     return mask_to_grid(clean_mask(mask), affine, image)

@@ -6,6 +6,8 @@ import numpy as np
 import SimpleITK
 from numpy.typing import NDArray
 
+from predictgbm.itk import itk_threads
+
 #: The ways to scale an image.
 METHODS = ("percentile", "zscore", "none")
 #: Percentiles in the brain that become 0 and 1.
@@ -84,11 +86,11 @@ def correct_bias(
         array.SetSpacing(spacing)
     shrink = [max(1, min(round(coarse_mm / s), n // 4)) for s, n in zip(spacing, image.shape, strict=True)]
     n4 = SimpleITK.N4BiasFieldCorrectionImageFilter()
-    n4.SetNumberOfThreads(threads)
     n4.SetMaximumNumberOfIterations([50] * 4)
     n4.SetConvergenceThreshold(1e-3)
-    n4.Execute(SimpleITK.Shrink(whole, shrink), SimpleITK.Shrink(part, shrink))
-    logarithm = SimpleITK.GetArrayFromImage(n4.GetLogBiasFieldAsImage(whole)).T
+    with itk_threads(threads):
+        n4.Execute(SimpleITK.Shrink(whole, shrink), SimpleITK.Shrink(part, shrink))
+        logarithm = SimpleITK.GetArrayFromImage(n4.GetLogBiasFieldAsImage(whole)).T
     corrected = (image / np.exp(logarithm)).astype(np.float32)
     scale = image[valid].mean(dtype=np.float64) / corrected[valid].mean(dtype=np.float64)
     return np.asarray(corrected * scale, np.float32)

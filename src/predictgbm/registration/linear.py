@@ -7,7 +7,11 @@ and 7 Tesla MRI. Alzheimer's & Dementia 12(7S):126-127, 2016; https://greedy.rea
 from __future__ import annotations
 
 import io
+import os
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +22,7 @@ from numpy.typing import NDArray
 
 from predictgbm.atlas import bounding_box
 from predictgbm.images import Image, ImageError
+from predictgbm.itk import to_simpleitk
 from predictgbm.registration.transforms import LPS, Field, apply_points, resample
 
 Kind = Literal["rigid", "affine"]
@@ -70,17 +75,6 @@ def isotropic(image: Image, mask: NDArray[np.bool_], spacing: float, margin: flo
     return Image(np.broadcast_to(np.float32(0), tuple(shape.tolist())), affine, image.name)
 
 
-def to_simpleitk(data: NDArray[Any], affine: NDArray[np.float64]) -> Any:
-    """Return an array and its RAS affine, whose axes are at right angles, as image of SimpleITK."""
-    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(data.transpose(2, 1, 0), np.float32))
-    lps = LPS @ affine
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
-    image.SetOrigin(lps[:3, 3].tolist())
-    return image
-
-
 def centre_of_mass(image: Image, mask: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
     """Return the centre of mass of the intensities above their minimum, or of a mask, in RAS mm, as (3,)."""
     weight = image.data - image.data.min() if mask is None else mask
@@ -88,6 +82,20 @@ def centre_of_mass(image: Image, mask: NDArray[np.bool_] | None = None) -> NDArr
     sums = [weight.sum(axis=tuple(b for b in range(3) if b != a), dtype=np.float64) for a in range(3)]
     index = [float(s @ np.arange(len(s)) / total) for s in sums]
     return apply_points(np.array(index), image.affine)[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Send away what is printed below Python: where greedy's last step finds nothing better, it shouts about it."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def run_greedy(command: str, **objects: Any) -> picsl_greedy.Greedy3D:
@@ -103,7 +111,8 @@ def run_greedy(command: str, **objects: Any) -> picsl_greedy.Greedy3D:
     greedy = picsl_greedy.Greedy3D()
     log = io.StringIO()
     try:
-        greedy.execute(f"{command} -seed 1 -V 0", log, log, **objects)
+        with _quiet():
+            greedy.execute(f"{command} -seed 1 -V 0", log, log, **objects)
     except Exception as error:
         raise ImageError(f"greedy could not register the images: {error}") from error
     return greedy

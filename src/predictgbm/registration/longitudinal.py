@@ -14,11 +14,12 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from predictgbm.images import Image, ImageError
+from predictgbm.itk import to_simpleitk
 from predictgbm.preprocessing import dice
 from predictgbm.quality import Measure
 from predictgbm.registration import kernels
 from predictgbm.registration.deformable import DEFAULT, EMPTY_WINDOW, Level, Settings, register_deformable
-from predictgbm.registration.linear import greedy_field, isotropic, register_linear, to_simpleitk
+from predictgbm.registration.linear import greedy_field, isotropic, register_linear
 from predictgbm.registration.transforms import (
     Field,
     Transform,
