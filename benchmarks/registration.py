@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Follow-up to pre-operative registration against known truth: three synthetic cases on a real exam.
+"""Follow-up to pre-operative registration against known truth: synthetic cases on a real exam, simulated patients.
 
-Each case moves a real exam by a smooth random field, lets the tissue around the tumour move in, replaces the tumour
-core by a cavity, sets a recurrence beside it, and changes scale, bias and noise of the image. Each method runs in a
-process of its own; the table has its errors against the truth, CPU seconds and peak memory.
+Each synthetic case moves a real exam by a smooth random field, lets the tissue around the tumour move in, replaces the
+tumour core by a cavity, sets a recurrence beside it, and changes scale, bias and noise of the image. Each method runs
+in a process of its own; the table has its errors against the truth, CPU seconds and peak memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import multiprocessing
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,15 @@ from predictgbm.images import Image, read_image
 from predictgbm.labels import CORE, Tumor, region
 from predictgbm.preprocessing import derive_brain_mask, dice
 from predictgbm.registration.longitudinal import METHODS, register, similarity
-from predictgbm.registration.transforms import Field, apply_points, compose, invert, jacobian, resample
+from predictgbm.registration.transforms import (
+    Field,
+    apply_points,
+    compose,
+    invert,
+    jacobian,
+    read_transform,
+    resample,
+)
 
 Mask = NDArray[np.bool_]
 
@@ -121,6 +131,30 @@ def make_case(name: str, t1c: Image, labels: NDArray[np.uint8]) -> Case:
     return Case(fixed, moving, brain, mask > 0, labels, seg, recurrence, truth)
 
 
+def simulated_case(truth: Path) -> Case:
+    """Read a simulated patient: the folder truth of bin/simulate_cohort.py --raw, or its folder without."""
+    pre, post = truth / "ses-pre", truth / "ses-post"
+
+    def one(folder: Path, pattern: str, dtype: Any = np.float32) -> Image:
+        (path,) = folder.glob(pattern)
+        return read_image(path, dtype)
+
+    fixed, moving = (one(folder, "*_ce-GD_T1w.nii.gz") for folder in (pre, post))
+    fixed_mask, moving_mask = (
+        one(folder, "*_desc-brain_mask.nii.gz", np.uint8).data > 0 for folder in (pre, post)
+    )
+    labels = [one(folder, "*_desc-tumor_dseg.nii.gz", np.uint8).data for folder in (pre, post)]
+    recurrence = one(post, "*_desc-recurrence_dseg.nii.gz", np.uint8).data == Tumor.ENHANCING
+    (path,) = truth.glob("*_from-pre_to-post_xfm.nii.gz")
+    known = compose(fixed, read_transform(path))
+    # The points are in LPS, as ANTs has them.
+    landmarks = pd.read_csv(next(iter(truth.glob("*_landmarks.csv")))).to_numpy() * [-1, -1, 1, -1, -1, 1]
+    assert np.abs(apply_points(landmarks[:, :3], known) - landmarks[:, 3:]).max() < 1, (
+        "the truth is another map"
+    )
+    return Case(fixed, moving, fixed_mask, moving_mask, *labels, recurrence, known)
+
+
 def errors(case: Case, result: Field) -> dict[str, float]:
     """Score a field against the truth; errors in mm over the brain without the tumour core."""
     core = region(case.fixed_labels, CORE)
@@ -173,17 +207,28 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--exam", type=Path, required=True, help="folder with *-t1c.nii.gz and *-seg*.nii.gz, 1 mm"
+        "--exam", type=Path, help="folder with *-t1c.nii.gz and *-seg*.nii.gz, 1 mm, for cases A to C"
     )
+    parser.add_argument("--simulated", type=Path, metavar="FOLDER", help="cohort of bin/simulate_cohort.py")
     parser.add_argument("--cases", default="ABC", help="which of A, B, C (default: ABC)")
     parser.add_argument("--methods", nargs="+", default=["ncc", *METHODS], metavar="NAME[+labels]")
     parser.add_argument("--out", type=Path, help="CSV to write the rows to")
     args = parser.parse_args()
-    (t1c,), (seg,) = (sorted(args.exam.glob(pattern)) for pattern in ("*-t1c.nii.gz", "*-seg*.nii.gz"))
-    image, labels = read_image(t1c), read_image(seg, np.uint8).data
+    cases: dict[str, Callable[[], Case]] = {}
+    if args.exam is not None:
+        (t1c,), (seg,) = (sorted(args.exam.glob(pattern)) for pattern in ("*-t1c.nii.gz", "*-seg*.nii.gz"))
+        image, labels = read_image(t1c), read_image(seg, np.uint8).data
+        cases |= {name: partial(make_case, name, image, labels) for name in args.cases}
+    if args.simulated is not None:
+        for path in sorted(args.simulated.glob("**/sub-*_from-pre_to-post_xfm.nii.gz")):
+            cases[path.name.partition("_")[0]] = partial(simulated_case, path.parent)
+    if not cases:
+        parser.error(
+            "give --exam, --simulated or both; --simulated is a folder that bin/simulate_cohort.py made"
+        )
     rows: list[dict[str, Any]] = []
-    for name in args.cases:
-        case = make_case(name, image, labels)
+    for name, make in cases.items():
+        case = make()
         still = compose(case.fixed, np.eye(4))
         rows.append({"case": name, "method": "identity", **errors(case, still)})
         print(rows[-1], flush=True)
@@ -194,6 +239,8 @@ def main() -> int:
     if args.out is not None:
         table.to_csv(args.out, index=False)
     print(table.round(2).to_string(index=False))
+    if len(cases) > 3:
+        print(table.groupby("method", sort=False).mean(numeric_only=True).round(2).to_string())
     return 0
 
 

@@ -68,7 +68,7 @@ class Level:
     iterations: int
     rate: float = 0.25
     control: int = 4
-    smoothness: float = 0.3
+    smoothness: float = 0.5
     consistency: float = 0.1
 
 
@@ -92,7 +92,7 @@ class Settings:
     levels: tuple[Level, ...] = (Level(4, 80), Level(2, 60))
     similarity: Literal["ncc", "mse"] = "ncc"
     similarity_weight: float = 0.9
-    radius: int = 2
+    radius: int = 1
     occlusion: float | None = 0.015
 
 
