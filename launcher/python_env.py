@@ -205,7 +205,7 @@ def prepare(dev: bool = False) -> Path:
         STAMP.unlink(missing_ok=True)
         lock = _lock(dev)
         python = programs / "python"
-        with step(f"installing the Python packages of {lock.name} (some 500 MB on disk, a minute or two)"):
+        with step(f"installing the Python packages of {lock.name} (some 2 GB on disk, a minute or two)"):
             pip_install(python, *PINNED, "-r", lock, "-r", LOCKS / "build.lock")
             pip_install(python, "--no-deps", "--no-build-isolation", "-e", ROOT)
         STAMP.write_text(json.dumps({k: v for k, v in wanted.items() if dev or k != "dev"}, indent=1) + "\n")
