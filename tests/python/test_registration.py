@@ -133,6 +133,26 @@ def test_image_registered_to_itself_stays() -> None:
     assert np.abs(forward.displacement).mean() < 0.05
 
 
+def test_a_new_lesion_is_not_drawn_to_the_old_one() -> None:
+    image, mask = brain()
+    index = np.indices(image.shape)
+
+    def ball(x: int) -> NDArray[np.bool_]:
+        return np.asarray(sum((i - c) ** 2 for i, c in zip(index, (x, 18, 14), strict=True)) <= 9)
+
+    old, new = ball(12), ball(19)
+    bright = 3 * np.abs(image.data[mask]).max()
+    fixed = Image(np.where(old, bright, image.data).astype(np.float32), image.affine)
+    moving = Image(np.where(new, bright, image.data).astype(np.float32), image.affine)
+    ignored = {"fixed_ignore": old, "moving_ignore": new}
+    forward, _ = register_deformable(fixed, moving, np.eye(4), mask, mask, settings=QUICK, **ignored)
+    moved = compose(image, forward).displacement
+    assert np.linalg.norm(moved[new], axis=-1).max() < 0.5
+    assert np.linalg.norm(moved[old], axis=-1).max() < 0.5
+    forward, _ = register_deformable(fixed, moving, np.eye(4), mask, mask, settings=QUICK)
+    assert np.linalg.norm(compose(image, forward).displacement[new], axis=-1).max() > 0.5
+
+
 def test_same_bits_whatever_the_threads() -> None:
     image, mask = brain((24, 28, 24))
     moving, _ = followup(image)
