@@ -18,6 +18,7 @@ import pytest
 
 from predictgbm.images import read_image, same_grid, write_image
 from predictgbm.labels import CORE, RECURRENCE, region
+from predictgbm.segmentation.brats import to_brats
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL_EXAM = ROOT.parent / "shared" / "data" / "brats2021_00001"
@@ -219,6 +220,48 @@ def test_predict_without_followup(sheet: list[dict[str, str]], tmp_path: Path) -
     assert [row["status"] for row in rows(results / "tables" / "cohort.csv")] == ["predicted"]
     assert len(list(results.glob("sub-*/ses-pre/*_desc-isovol_mask.nii.gz"))) == 2
     assert (results / "multiqc" / "multiqc_report.html").exists()
+
+
+ALGORITHM = """algorithms:
+  - name: Made_1
+    image: localhost/predictgbm-segments:test
+    phase: both
+    call: direct
+    suffix: {preop: "000", followup: "100"}
+    labels: "1:1,2:2,3:3"
+    gpu: optional
+"""
+
+
+@pytest.mark.podman
+def test_a_segmentation_container_labels_an_exam(
+    sheet: list[dict[str, str]], podman: dict[str, str], tmp_path: Path
+) -> None:
+    """The image knows the one patient it will see, and answers by the contract of the BraTS containers."""
+    row = next(row for row in sheet if row["role"] == "preop")
+    truth = read_image(Path(row["tumor_seg"]), np.uint8)
+    answer = to_brats(truth)
+    write_image(tmp_path / "image" / "answer.nii.gz", answer.data, answer.affine)
+    (tmp_path / "image" / "run.sh").write_text("#!/bin/sh\ncp /answer.nii.gz /output/$(ls /input).nii.gz\n")
+    (tmp_path / "image" / "Containerfile").write_text(
+        f'FROM {podman["BASE_IMAGE"]}\nCOPY answer.nii.gz /\nCOPY --chmod=755 run.sh /\nENTRYPOINT ["/run.sh"]\n'
+    )
+    build = ["podman", "build", "-q", "-t", "localhost/predictgbm-segments:test", tmp_path / "image"]
+    subprocess.run(build, env=podman, check=True, stdout=subprocess.DEVNULL)
+    (tmp_path / "algorithms.yml").write_text(ALGORITHM)
+    path = write_sheet(tmp_path / "sheet.csv", [row | {"tumor_seg": "", "tumor_labels": ""}])
+    run(
+        tmp_path,
+        *("--input", path, "--models", "soc", "--outdir", "results", "-profile", "standard"),
+        *("--tumor_algorithms", "algorithms.yml", "--tumor_preop", "Made_1", "--external_engine", "podman"),
+        env=podman,
+    )
+    exam = next((tmp_path / "results").glob("sub-*/ses-pre"))
+    found = read_image(next(exam.glob("anat/*_desc-tumor_dseg.nii.gz")), np.uint8)
+    np.testing.assert_array_equal(found.data, truth.data)
+    measures = rows(tmp_path / "results" / "tables" / "quality.csv")
+    assert "tumour segmentation" in {measure["stage"] for measure in measures}
+    assert list((tmp_path / "results" / "qc").glob("*_desc-tumor_qc.png"))
 
 
 @pytest.mark.skipif(not REAL_EXAM.is_dir(), reason=f"the real exam is not here ({REAL_EXAM.name})")

@@ -146,7 +146,8 @@ def selectModels(Map values, List known) {
 
 // The algorithms that segment tumours in exams of one role, by the parameter that names them.
 def selectAlgorithms(String parameter, String wanted, String role) {
-    def known = readDocument("${projectDir}/assets/tumor_algorithms.yml").algorithms
+    def list = params.tumor_algorithms ?: "${projectDir}/assets/tumor_algorithms.yml"
+    def known = readDocument(list.toString()).algorithms
     def names = wanted.tokenize(',')
     def missing = names.findAll { name -> name != 'trial' && !known.any { entry -> entry.name == name } }
     if (missing) {
@@ -154,7 +155,11 @@ def selectAlgorithms(String parameter, String wanted, String role) {
     }
     def unfit = known.findAll { entry -> entry.name in names && !(entry.phase in [role, 'both']) }
     if (unfit) {
-        error("--${parameter}: ${unfit*.name.join(', ')} is not made for ${role == 'preop' ? 'pre-operative exams' : 'follow-ups'}; assets/tumor_algorithms.yml says what each is for")
+        error("--${parameter}: ${unfit*.name.join(', ')} is not made for ${role == 'preop' ? 'pre-operative exams' : 'follow-ups'}; ${list} says what each is for")
+    }
+    def bare = known.findAll { entry -> entry.name in names && entry.weights && !(params.tumor_weights && file("${params.tumor_weights}/${entry.name}").isDirectory()) }
+    if (bare) {
+        error("--${parameter}: ${bare*.name.join(', ')} needs files beside the image; unpack Zenodo record ${bare*.weights*.zenodo.join(', ')} into a folder named as the algorithm, and name the folder above it by --tumor_weights")
     }
     return names.collect { name -> known.find { entry -> entry.name == name } ?: [name: name] }
 }
@@ -173,7 +178,7 @@ def lostTasks(ch_expected, ch_obtained, String stage) {
                 stage: stage,
                 reason: 'the task was killed or ran out of memory or time; its exit status is in pipeline_info, its log in the work folder',
             ]
-            ["${meta.id}_${meta.model ?: stage}_failure.json".toString(), groovy.json.JsonOutput.toJson(record)]
+            ["${meta.id}_${meta.model ?: meta.algorithm ?: stage}_failure.json".toString(), groovy.json.JsonOutput.toJson(record)]
         }
 }
 

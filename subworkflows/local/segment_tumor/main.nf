@@ -26,11 +26,17 @@ workflow SEGMENT_TUMOR {
         }
 
     TUMOR_SEGMENT(ch_run.trial.map { meta, images, _algorithm -> tuple(meta, images) }, ch_atlas)
-    TUMOR_BRATS(ch_run.container)
+    // An exam may go to several algorithms, whose tasks are told apart by it.
+    TUMOR_BRATS(
+        ch_run.container.map { meta, images, algorithm ->
+            def weights = algorithm.weights ? file("${params.tumor_weights}/${algorithm.name}") : []
+            tuple(meta + [algorithm: algorithm.name], images, algorithm, weights)
+        }
+    )
 
     // Until an exam has the result of each of its algorithms, it has none.
     ch_result = TUMOR_SEGMENT.out.segmentation
-        .mix(TUMOR_BRATS.out.segmentation)
+        .mix(TUMOR_BRATS.out.segmentation.map { meta, segmentation -> tuple(meta.findAll { key, _value -> key != 'algorithm' }, segmentation) })
         .combine(ch_options)
         .map { meta, segmentation, options -> tuple(groupKey(meta, options.tumor_algorithms[meta.role].size()), segmentation) }
         .groupTuple(remainder: true)
@@ -47,6 +53,12 @@ workflow SEGMENT_TUMOR {
         ch_run.trial.map { meta, _images, _algorithm -> meta },
         TUMOR_SEGMENT.out.segmentation.mix(TUMOR_SEGMENT.out.failure).map { meta, _path -> meta },
         'segment tumour',
+    ).mix(
+        lostTasks(
+            ch_run.container.map { meta, _images, algorithm -> meta + [algorithm: algorithm.name] },
+            TUMOR_BRATS.out.segmentation.mix(TUMOR_BRATS.out.failure).map { meta, _path -> meta },
+            'segment tumour',
+        )
     )
     segmentation = ch_result.single
         .map { meta, segmentations, names -> tuple(meta, segmentations[0], names[0]) }

@@ -5,7 +5,7 @@ process TUMOR_BRATS {
     label 'process_medium'
 
     input:
-    tuple val(meta), path(images, stageAs: 'exam/*'), val(algorithm)
+    tuple val(meta), path(images, stageAs: 'exam/*'), val(algorithm), path(weights, stageAs: 'weights')
 
     output:
     tuple val(meta), path("${meta.id}_desc-tumor_dseg.nii.gz"), emit: segmentation, optional: true
@@ -17,6 +17,7 @@ process TUMOR_BRATS {
     script:
     def engine = task.ext.engine ?: 'auto'
     def args = task.ext.args ?: ''
+    def files = weights ? '--weights weights' : ''
     // An exam may be segmented by several algorithms.
     def prefix = "${meta.id}_alg-${algorithm.name}"
     """
@@ -25,7 +26,7 @@ process TUMOR_BRATS {
     END_OF_ALGORITHM
     run_brats.py --exam exam --phase ${meta.role} --algorithm algorithm.json --engine ${engine} \\
         --out ${meta.id}_desc-tumor_dseg.nii.gz --quality ${prefix}_desc-tumor_quality.json --picture ${prefix}_desc-tumor_qc.png \\
-        --failure ${prefix}_failure.json --patient ${meta.patient} --session ${meta.session} ${args}
+        --failure ${prefix}_failure.json --patient ${meta.patient} --session ${meta.session} ${files} ${args}
     rm -rf brats/input
     print_versions.py ${task.process} > versions.yml
     """
