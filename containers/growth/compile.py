@@ -1,10 +1,12 @@
 """Compile the numerical kernels while the image is built, so that no task has to.
 
-Each model is run once, on a made-up tumour in a small brain, with the array types that a task reads. The machine code
-goes to NUMBA_CACHE_DIR; a processor of another kind than this one's compiles anew, as if it were not there.
+Each model is run once, on a made-up tumour in a small brain, with the array types that a task reads; so is the
+registration, where the tools around it are installed. The machine code goes to NUMBA_CACHE_DIR; a processor of another
+kind than this one's compiles anew, as if it were not there.
 """
 
 import inspect
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -32,3 +34,19 @@ for model in (loti, fisher_kpp):
     inputs = {name: array for name, array in exam.items() if name in names}
     model.predict(**inputs, spacing=(4.0, 4.0, 4.0), seed=0)
     print(f"{model.__name__}: compiled")
+
+if find_spec("picsl_greedy"):
+    from predictgbm.images import Image
+    from predictgbm.registration.deformable import Level, Settings, register_deformable
+    from predictgbm.registration.longitudinal import similarity
+    from predictgbm.registration.transforms import compose, invert, resample
+
+    head = Image((white + radius.astype(np.float32) / SIZE) * brain, np.diag([4.0, 4, 4, 1]), "made up")
+    quick = Settings(levels=(Level(4, 1),))
+    forward, _ = register_deformable(
+        head, head, np.eye(4), brain, brain, fixed_ignore=radius < 3, settings=quick
+    )
+    joined = compose(head, forward, np.eye(4))
+    resample(head, head, invert(joined, head))
+    similarity(head.data, head.data, brain)
+    print("registration: compiled")
