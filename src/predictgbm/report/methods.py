@@ -47,6 +47,21 @@ LITERATURE = {
         "brain structure. Human Brain Mapping 31:798–819, 2010.",
         "10.1002/hbm.20906",
     ),
+    "dcm2niix": Reference(
+        "Li X, Morgan PS, Ashburner J, Smith J, Rorden C. The first step for neuroimaging data analysis: DICOM "
+        "to NIfTI conversion. Journal of Neuroscience Methods 264:47–56, 2016.",
+        "10.1016/j.jneumeth.2016.03.001",
+    ),
+    "hdbet": Reference(
+        "Isensee F, Schell M, Pflueger I, et al. Automated brain extraction of multisequence MRI using artificial "
+        "neural networks. Human Brain Mapping 40:4952–4964, 2019.",
+        "10.1002/hbm.24750",
+    ),
+    "greedy": Reference(
+        "Yushkevich PA, Pluta J, Wang H, Wisse LEM, Das S, Wolk D. Fast automatic segmentation of hippocampal "
+        "subfields and medial temporal lobe subregions in 3 Tesla and 7 Tesla T2-weighted MRI. Alzheimer's & "
+        "Dementia 12(7S):126–127, 2016.",
+    ),
     "estro": Reference(
         "Niyazi M, Andratschke N, Bendszus M, et al. ESTRO-EANO guideline on target delineation and "
         "radiotherapy details for glioblastoma. Radiotherapy and Oncology 184:109663, 2023.",
@@ -155,6 +170,14 @@ def methods_text(results: Results) -> Html:
         values = [row[column] for row in evaluated if row.get(column) is not None]
         return number(median(values)) if values else ""
 
+    # Stage, without the method in brackets, -> what its records say was done.
+    steps: dict[str, list[str]] = {}
+    for row in results.tables["quality"]:
+        stage, _, method = str(row["stage"]).partition(" (")
+        said = method.rstrip(")") or str(row.get("note") or "")
+        if said not in steps.setdefault(stage, []):
+            steps[stage].append(said)
+
     newest: dict[str, str] = {}
     for tools in results.versions.values():
         newest.update(tools)
@@ -176,6 +199,7 @@ def methods_text(results: Results) -> Html:
         environment.from_string(source).render(
             refs=References(library),
             simulated=results.simulated,
+            steps=steps,
             scored=bool(results.tables["metrics"]),
             n_patients=len(cohort),
             n_evaluated=len(evaluated),
