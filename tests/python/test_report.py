@@ -414,6 +414,21 @@ def test_browser_draws_the_curve_and_runs_nothing_foreign(report: str, tmp_path:
     assert "x" not in Page(dom).values("img", "src")
 
 
+def test_methods_text_tells_how_raw_images_were_processed(run: Path) -> None:
+    results = Results(run)
+    assert "<b>Images.</b>" not in methods_text(results)
+    results.tables["quality"] = [
+        {"stage": "brain extraction", "note": "by HD-BET, version 1"},
+        {"stage": "registration (ncc)", "note": ""},
+        {"stage": "registration (ncc)", "note": ""},
+    ]
+    html = methods_text(results)
+    assert "by HD-BET, version 1" in html
+    assert html.count("by the method ncc,") == 1
+    assert "dcm2niix" not in html
+    assert "Isensee" in html
+
+
 def test_methods_text_cites_each_work_once_and_in_order(run: Path) -> None:
     html = methods_text(Results(run))
     cited = [int(n) for n in re.findall(r"<sup>(\d+)</sup>", html)]

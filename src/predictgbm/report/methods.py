@@ -174,7 +174,9 @@ def methods_text(results: Results) -> Html:
     steps: dict[str, list[str]] = {}
     for row in results.tables["quality"]:
         stage, _, method = str(row["stage"]).partition(" (")
-        said = method.rstrip(")") or str(row.get("note") or "")
+        said = method.rstrip(")") or str(row.get("note") or "").partition(". ")[0]
+        if stage == "brain extraction":
+            said = said.partition(":")[0]
         if said not in steps.setdefault(stage, []):
             steps[stage].append(said)
 
