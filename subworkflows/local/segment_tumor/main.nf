@@ -27,12 +27,11 @@ workflow SEGMENT_TUMOR {
 
     TUMOR_SEGMENT(ch_run.trial.map { meta, images, _algorithm -> tuple(meta, images) }, ch_atlas)
     // An exam may go to several algorithms, whose tasks are told apart by it.
-    TUMOR_BRATS(
-        ch_run.container.map { meta, images, algorithm ->
-            def weights = algorithm.weights ? file("${params.tumor_weights}/${algorithm.name}") : []
-            tuple(meta + [algorithm: algorithm.name], images, algorithm, weights)
-        }
-    )
+    ch_container = ch_run.container.map { meta, images, algorithm ->
+        def weights = algorithm.weights ? file("${params.tumor_weights}/${algorithm.name}") : []
+        tuple(meta + [algorithm: algorithm.name], images, algorithm, weights)
+    }
+    TUMOR_BRATS(ch_container)
 
     // Until an exam has the result of each of its algorithms, it has none.
     ch_result = TUMOR_SEGMENT.out.segmentation
@@ -55,7 +54,7 @@ workflow SEGMENT_TUMOR {
         'segment tumour',
     ).mix(
         lostTasks(
-            ch_run.container.map { meta, _images, algorithm -> meta + [algorithm: algorithm.name] },
+            ch_container.map { meta, _images, _algorithm, _weights -> meta },
             TUMOR_BRATS.out.segmentation.mix(TUMOR_BRATS.out.failure).map { meta, _path -> meta },
             'segment tumour',
         )
