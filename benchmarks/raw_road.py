@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Compare the coverage measured on raw exams with that from the true labels of the same simulated patients.
 
-Simulates a raw cohort, runs the pipeline on it twice, once on the raw exams and once on the true ones in atlas space
-(their truth/samplesheet.csv), and prints a table of the enhancing recurrence's coverage by patient and model.
+Simulates a raw cohort, runs the pipeline on it three times, and prints a table of the enhancing recurrence's coverage
+by patient and model: on the true exams in atlas space (their truth/samplesheet.csv); on the raw exams with the true
+tumour labels brought along in native space, which leaves what alignment, brain, tissue and registration cost; and on
+the raw exams alone, whose tumours the trial segmenter labels.
 
     python benchmarks/raw_road.py --atlas ATLAS --patients 10 --out /tmp/raw_road
 
@@ -15,15 +17,23 @@ import argparse
 import csv
 import subprocess
 import sys
+from math import isnan
 from pathlib import Path
 from statistics import mean
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def simulate(arguments: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
-    """Simulate the cohort once; return the samplesheets of the raw and of the true exams."""
-    raw, true = folder / "samplesheet.csv", folder / "truth.csv"
+def write_sheet(path: Path, rows: list[dict[str, str]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def simulate(arguments: argparse.Namespace, folder: Path) -> dict[str, Path]:
+    """Simulate the cohort once; return the samplesheets of the three conditions."""
+    raw, labelled, true = (folder / f"{name}.csv" for name in ("samplesheet", "labelled", "truth"))
     if not raw.exists():
         subprocess.run(
             [
@@ -39,11 +49,15 @@ def simulate(arguments: argparse.Namespace, folder: Path) -> tuple[Path, Path]:
             for row in csv.DictReader(file):
                 own = sheet.parent.relative_to(folder)
                 rows.append({k: f"{own}/{v}" if v.endswith(".nii.gz") else v for k, v in row.items()})
-    with true.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return raw, true
+    write_sheet(true, rows)
+    with raw.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        patient, session = row["patient"], row["session"]
+        native = f"{patient}/truth/ses-{session}/native/{patient}_ses-{session}_space-T1c"
+        row |= {"tumor_seg": f"{native}_desc-tumor_dseg.nii.gz", "tumor_labels": "canonical"}
+    write_sheet(labelled, rows)
+    return {"true": true, "labelled": labelled, "raw": raw}
 
 
 def run(arguments: argparse.Namespace, sheet: Path, results: Path) -> dict[tuple[str, str], float]:
@@ -80,28 +94,29 @@ def main() -> None:
     out = arguments.out.absolute()
     arguments.atlas = arguments.atlas.absolute()
     out.mkdir(parents=True, exist_ok=True)
-    raw_sheet, true_sheet = simulate(arguments, out / "cohort")
-    true = run(arguments, true_sheet, out / "true")
-    raw = run(arguments, raw_sheet, out / "raw")
+    sheets = simulate(arguments, out / "cohort")
+    coverage = {name: run(arguments, sheet, out / name) for name, sheet in sheets.items()}
 
-    print("| patient | model | coverage, true labels | coverage, raw road | difference, points |")
-    print("|---|---|---|---|---|")
-    differences: dict[str, list[float]] = {}
-    for patient, model in sorted(true):
-        if (patient, model) not in raw:
-            print(f"| {patient} | {model} | {100 * true[patient, model]:.1f} % | none | |")
-            continue
-        difference = 100 * (raw[patient, model] - true[patient, model])
-        differences.setdefault(model, []).append(difference)
-        print(
-            f"| {patient} | {model} | {100 * true[patient, model]:.1f} % | {100 * raw[patient, model]:.1f} % "
-            f"| {difference:+.1f} |"
-        )
-    for model, values in differences.items():
-        print(
-            f"{model}: {len(values)} patients, mean difference {mean(values):+.1f} points, "
-            f"mean absolute {mean(map(abs, values)):.1f}"
-        )
+    print("| patient | model | true exams | raw, true labels | raw | differences, points |")
+    print("|---|---|---|---|---|---|")
+    differences: dict[str, dict[str, list[float]]] = {"labelled": {}, "raw": {}}
+    for patient, model in sorted(coverage["true"]):
+        cells, changes = [], []
+        for name in sheets:
+            value = 100 * coverage[name].get((patient, model), float("nan"))
+            cells.append(f"{value:.1f} %")
+            if name in differences:
+                change = value - 100 * coverage["true"][patient, model]
+                changes.append(f"{change:+.1f}")
+                differences[name].setdefault(model, []).append(change)
+        print(f"| {patient} | {model} | {' | '.join(cells)} | {', '.join(changes)} |")
+    for name, models in differences.items():
+        for model, values in models.items():
+            there = [value for value in values if not isnan(value)]
+            print(
+                f"{name}, {model}: {len(there)} of {len(values)} patients, mean difference {mean(there):+.1f} points, "
+                f"mean absolute {mean(map(abs, there)):.1f}"
+            )
 
 
 if __name__ == "__main__":
