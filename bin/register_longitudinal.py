@@ -50,10 +50,14 @@ def run(args: argparse.Namespace) -> None:
     """Register, write the results and check them."""
     fixed, moving = read_image(args.fixed), read_image(args.moving)
     fixed_mask, moving_mask = read_mask(args.fixed_mask, fixed), read_mask(args.moving_mask, moving)
+    csf = None if args.fixed_csf is None else conform(read_image(args.fixed_csf, np.float32), fixed).data
     ignored: dict[str, NDArray[np.bool_]] = {}
     labels = None
+    tumor = np.zeros_like(fixed_mask)
     if args.fixed_seg is not None:
-        ignored["fixed_ignore"] = region(conform(read_image(args.fixed_seg, np.uint8), fixed).data, CORE)
+        fixed_labels = conform(read_image(args.fixed_seg, np.uint8), fixed).data
+        ignored["fixed_ignore"] = region(fixed_labels, CORE)
+        tumor |= fixed_labels > 0
     if args.moving_seg is not None:
         given = conform(read_image(args.moving_seg, np.uint8), moving)
         labels = Image(to_canonical(given.data, args.moving_labels), given.affine, given.name)
@@ -77,7 +81,11 @@ def run(args: argparse.Namespace) -> None:
             **ignored,
         )
     warped = resample(moving, fixed, result.forward)
-    measures = measure(result, fixed, moving, fixed_mask, moving_mask, warped)
+    warped_labels = None
+    if labels is not None:
+        warped_labels = resample(labels, fixed, result.forward, interpolation="nearest")
+        tumor |= warped_labels > 0
+    measures = measure(result, fixed, moving, fixed_mask, moving_mask, warped, csf=csf, tumor=tumor)
     if args.quality is not None:
         meta = {"patient": args.patient, "session": args.session}
         write_quality(args.quality, meta, f"registration ({args.method})", measures)
@@ -98,8 +106,8 @@ def run(args: argparse.Namespace) -> None:
     write("T1c", warped)
     for name, image in also.items():
         write(name, resample(image, fixed, result.forward))
-    if labels is not None:
-        write("dseg", resample(labels, fixed, result.forward, interpolation="nearest"))
+    if warped_labels is not None:
+        write("dseg", warped_labels)
     write_transform(f"{args.out_prefix}_from-fixed_to-moving_xfm.nii.gz", result.forward)
     write_transform(f"{args.out_prefix}_from-moving_to-fixed_xfm.nii.gz", result.backward)
 
@@ -124,6 +132,12 @@ def main() -> int:
             help=f"canonical labels of the {exam} exam (1 necrosis, 2 oedema, 3 enhancing, 4 cavity), on its T1c "
             "grid; necrosis, enhancing and cavity do not count in the similarity",
         )
+    parser.add_argument(
+        "--fixed-csf",
+        type=Path,
+        metavar="CSF",
+        help="CSF map of the pre-operative exam, for the check of the ventricles",
+    )
     parser.add_argument(
         "--also",
         action="append",

@@ -98,3 +98,21 @@ def tissue_prior(
             array[unknown] = array[rim].sum() / total[rim].sum()
     wm, gm, csf = normalise_tissue(t1, wm, gm, csf, brain_mask)
     return wm, gm, csf, {"atlas_dice": overlap}
+
+
+def two_levels(values: NDArray[np.floating], start: float) -> tuple[float, float, float]:
+    """Return the threshold midway between the means of the values on its two sides, and the two means.
+
+    Fixed point of Ridler TW, Calvard S. IEEE Transactions on Systems, Man and Cybernetics 8:630-632, 1978.
+    """
+    threshold = start
+    low = high = float("nan")
+    for _ in range(30):
+        above = values > threshold
+        if not above.any() or above.all():
+            break
+        low, high = float(values[~above].mean()), float(values[above].mean())
+        if abs((low + high) / 2 - threshold) < 1e-3:
+            break
+        threshold = (low + high) / 2
+    return threshold, low, high

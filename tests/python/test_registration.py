@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from predictgbm.registration.deformable import (
     register_deformable,
     remove_folds,
 )
-from predictgbm.registration.longitudinal import METHODS, register, similarity
+from predictgbm.registration.longitudinal import METHODS, register, similarity, ventricle_dice
 from predictgbm.registration.transforms import (
     Field,
     apply_points,
@@ -188,6 +189,28 @@ def test_linear_methods_have_exact_inverses() -> None:
     assert set(METHODS) >= {"ncc", "rigid", "affine", "greedy", "syn", "ffd", "dirac"}
 
 
+def test_overlap_of_the_ventricles_falls_with_every_mm_that_they_are_apart() -> None:
+    at = np.stack(np.indices((70, 70, 70)) - 35.0)
+    brain = np.linalg.norm(at, axis=0) < 33
+    inside = np.linalg.norm(at / np.array([6, 10, 6]).reshape(3, 1, 1, 1), axis=0) < 1
+    image = np.where(inside, 20.0, 100.0) * brain
+    # Where the map sees the ventricle 2 mm aside, and twice as bright a scanner, make no difference.
+    csf = np.roll(inside, 2, 0).astype(np.float32)
+    nothing = np.zeros_like(brain)
+    spacing = (1.0, 1.0, 1.0)
+    assert ventricle_dice(image, 2 * image + 5, csf, brain, nothing, spacing) == 1
+    apart = [ventricle_dice(image, np.roll(image, n, 1), csf, brain, nothing, spacing) for n in range(5)]
+    assert all(near > far for near, far in pairwise(apart))
+    count = np.count_nonzero
+    for n in (1, 2, 3):
+        assert apart[n] == pytest.approx(count(inside & np.roll(inside, n, 1)) / count(inside), abs=0.01)
+    # Tumour takes no part, and without fluid there is nothing to compare.
+    tumor = at[1] > 0
+    other = np.where(tumor, np.roll(image, 3, 0), image)
+    assert ventricle_dice(image, other, csf, brain, tumor, spacing) == 1
+    assert np.isnan(ventricle_dice(image, image, 0 * csf, brain, nothing, spacing))
+
+
 def call(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False)
 
@@ -201,6 +224,9 @@ def test_command_writes_images_labels_transforms_and_measures(tmp_path: Path) ->
     command = [BIN / "register_longitudinal.py", "--fixed", tmp_path / "pre.nii.gz"]
     command += ["--moving", tmp_path / "post.nii.gz", "--moving-seg", tmp_path / "seg.nii.gz"]
     command += ["--also", f"FLAIR={tmp_path / 'post.nii.gz'}", "--out-prefix", tmp_path / "out" / "x"]
+    csf = (ndimage.distance_transform_edt(mask) > 20) & (image.data < np.median(image.data[mask]))
+    write_image(tmp_path / "csf.nii.gz", csf.astype(np.float32), image.affine)
+    command += ["--fixed-csf", tmp_path / "csf.nii.gz"]
     command += ["--method", "greedy", "--quality", tmp_path / "q.json", "--picture", tmp_path / "p.png"]
     done = call(*command)
     assert done.returncode == 0, done.stderr
@@ -213,6 +239,7 @@ def test_command_writes_images_labels_transforms_and_measures(tmp_path: Path) ->
     np.testing.assert_allclose(resample(moving, image, forward), warped.data, atol=0.05)
     measures = {m["name"]: m for m in json.loads((tmp_path / "q.json").read_text())["measures"]}
     assert measures["folded_voxels"]["value"] == 0
+    assert measures["ventricle_dice"]["expected"] == "at least 0.75"
     assert measures["similarity_after"]["value"] > measures["similarity_before"]["value"]
     assert (tmp_path / "p.png").stat().st_size > 0
 

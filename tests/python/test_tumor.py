@@ -17,6 +17,7 @@ from scipy import ndimage
 from predictgbm.atlas import Atlas, load_atlas, resample_atlas
 from predictgbm.images import ImageError, conform, read_image, to_ras, write_image
 from predictgbm.labels import CORE, WHOLE_TUMOR, Tumor, region
+from predictgbm.preprocessing import two_levels
 from predictgbm.segmentation.checks import measure_tumor
 from predictgbm.segmentation.tumor import (
     CONTRASTS,
@@ -27,7 +28,6 @@ from predictgbm.segmentation.tumor import (
     mirror,
     segment_tumor,
     standardise,
-    two_levels,
 )
 from predictgbm.simulation import SimulatedExam, SimulatedPatient, Simulator
 from predictgbm.simulation.appearance import CONTRASTS as LOOKS

@@ -22,6 +22,7 @@ from scipy import ndimage
 from predictgbm.atlas import Atlas, bounding_box
 from predictgbm.images import ImageError
 from predictgbm.labels import WHOLE_TUMOR, Tumor
+from predictgbm.preprocessing import two_levels
 
 Array = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -207,24 +208,6 @@ def hysteresis(mask: Mask, seed: Mask, smallest: float) -> Mask:
     kept = (count >= smallest) & (np.bincount(parts[mask & seed], minlength=len(count)) > 0)
     kept[0] = False
     return np.asarray(kept[parts])
-
-
-def two_levels(values: NDArray[np.floating], start: float) -> tuple[float, float, float]:
-    """Return the threshold midway between the means of the values on its two sides, and the two means.
-
-    Fixed point of Ridler TW, Calvard S. IEEE Transactions on Systems, Man and Cybernetics 8:630-632, 1978.
-    """
-    threshold = start
-    low = high = float("nan")
-    for _ in range(30):
-        above = values > threshold
-        if not above.any() or above.all():
-            break
-        low, high = float(values[~above].mean()), float(values[above].mean())
-        if abs((low + high) / 2 - threshold) < 1e-3:
-            break
-        threshold = (low + high) / 2
-    return threshold, low, high
 
 
 def enclosure(mask: Mask) -> NDArray[np.uint8]:

@@ -31,7 +31,7 @@ process FOLLOWUP_REGISTER {
     mkdir warped
     register_longitudinal.py --fixed ${exam}/*_ce-GD_T1w.nii.gz --moving followup/${row.files.t1c} \\
         --fixed-mask ${exam}/*_desc-brain_mask.nii.gz --moving-mask followup/${row.files.brain_mask} \\
-        --fixed-seg ${exam}/*_desc-tumor_dseg.nii.gz --moving-seg followup/${row.files.tumor_seg} --moving-labels '${row.tumor_labels}' \\
+        --fixed-csf ${exam}/*_label-CSF_probseg.nii.gz --fixed-seg ${exam}/*_desc-tumor_dseg.nii.gz --moving-seg followup/${row.files.tumor_seg} --moving-labels '${row.tumor_labels}' \\
         ${others} --out-prefix warped/${meta.id}_space-SRI24 --threads ${task.cpus} \\
         --quality ${meta.id}_desc-registration_quality.json --picture ${meta.id}_desc-registration_qc.png \\
         --failure ${meta.id}_failure.json --patient ${meta.patient} --session ${meta.session} ${args}
