@@ -30,11 +30,12 @@ from predictgbm.preprocessing import derive_brain_mask
 from predictgbm.quality import Measure, write_quality
 from predictgbm.report.overlays import draw_contours
 
-NOTES = {
-    "hdbet": "by HD-BET, version 1",
-    "hdbet2": "by HD-BET, version 2",
-    "atlas": "by the atlas of a head: coarser than a network; look at the picture",
-    "stripped": "the T1c was brain-extracted already: its non-zero voxels are the mask",
+#: What was done, and what has to be known of it.
+METHODS = {
+    "hdbet": ("by HD-BET, version 1", ""),
+    "hdbet2": ("by HD-BET, version 2", ""),
+    "atlas": ("by the atlas of a head", "Coarser than a network; look at the picture"),
+    "stripped": ("T1c given without skull", "The brain mask is where the T1c is not zero"),
 }
 
 
@@ -81,7 +82,7 @@ def main() -> int:
             if args.atlas is None:
                 raise ImageError("--method atlas needs --atlas, a folder that prepare_atlas.py made")
             mask = extract_atlas(image, *load_head(args.atlas), threads=args.threads)
-        print(f"{args.image}: brain {NOTES[how]}")
+        print(f"{args.image}: brain {METHODS[how][0]}")
         write_image(args.out, mask, image.affine)
         if args.quality:
             border = np.ones(image.shape, bool)
@@ -116,9 +117,9 @@ def main() -> int:
                     )
                 )
             meta = {"patient": args.patient, "session": args.session}
-            write_quality(args.quality, meta, "brain extraction", measures, note=NOTES[how])
+            write_quality(args.quality, meta, "brain", measures, method=METHODS[how][0], note=METHODS[how][1])
         if args.picture:
-            title = f"Brain {NOTES[how].partition(':')[0]}"
+            title = f"Brain {METHODS[how][0]}"
             shown = Image(image.data, image.affine)
             draw_contours(args.picture, shown, {"brain": mask}, title, focus=mask)
 

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     measures = measure(result, fixed, moving, fixed_mask, moving_mask, warped, csf=csf, tumor=tumor)
     if args.quality is not None:
         meta = {"patient": args.patient, "session": args.session}
-        write_quality(args.quality, meta, f"registration ({args.method})", measures)
+        write_quality(args.quality, meta, "registration", measures, method=args.method)
     if args.picture is not None:
         draw_pair(
             args.picture, fixed, Image(warped, fixed.affine), f"pre-operative and follow-up, {args.method}"

@@ -149,11 +149,12 @@ def main() -> int:
         )
         measures = measure_tumor(labels, brain, reference.voxel_ml, args.phase)
         meta = {"patient": args.patient, "session": args.session}
-        note = f"Segmented by {algorithm.name} ({algorithm.reference})"
+        method = f"{algorithm.name} ({algorithm.reference})"
+        note = ""
         if algorithm.space not in (None, "SRI24"):
-            note += f"; it was trained on images in {algorithm.space}, this exam is in SRI24"
+            note = f"{algorithm.name} was trained on images in {algorithm.space}, this exam is in SRI24"
         if args.quality:
-            write_quality(args.quality, meta, "tumour segmentation", measures, note=note)
+            write_quality(args.quality, meta, "tumor", measures, method=method, note=note)
         if args.picture:
             title = f"{args.patient} {args.session} tumour by {algorithm.name}".strip()
             focus = labels > 0 if labels.any() else None

@@ -98,7 +98,7 @@ def main() -> int:
                 share = float(data[brain].mean()) if brain.any() else float("nan")
                 measures.append(Measure(f"share_{name}", share, f"Share of {name.upper()} in the brain"))
             meta = {"patient": args.patient, "session": args.session}
-            write_quality(args.quality, meta, "tissue", measures, note=f"method {args.method}")
+            write_quality(args.quality, meta, "tissue", measures, method=args.method)
         if args.picture:
             edges = {"white matter": wm > 0.5, "cerebrospinal fluid": csf > 0.5}
             if tumor.any():

@@ -23,10 +23,8 @@ from predictgbm.report.overlays import draw_contours
 from predictgbm.segmentation.checks import measure_tumor, outlines
 from predictgbm.segmentation.tumor import CONTRASTS, segment_tumor
 
-NOTE = (
-    "Trial quality: found by intensity against the atlas, without a trained model. Fit for trying the pipeline, "
-    "not for conclusions about patients"
-)
+METHOD = "intensity against the atlas, without a trained model (trial quality)"
+NOTE = "Trial quality: found by intensity against the atlas. For trying the pipeline, not for conclusions on patients"
 
 
 def main() -> int:
@@ -71,7 +69,7 @@ def main() -> int:
         measures = measure_tumor(labels, brain, grid.voxel_ml, args.phase)
         meta = {"patient": args.patient, "session": args.session}
         if args.quality:
-            write_quality(args.quality, meta, "tumour segmentation", measures, note=NOTE)
+            write_quality(args.quality, meta, "tumor", measures, method=METHOD, note=NOTE)
         if args.summary:
             summary = {**meta, "tumor_method": args.method, "tumor_quality": "trial"}
             summary |= {m.name: m.value for m in measures}

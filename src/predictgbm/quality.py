@@ -95,6 +95,7 @@ def write_quality(
     stage: str,
     measures: Iterable[Measure],
     *,
+    method: str = "",
     note: str = "",
 ) -> None:
     """Write the measures of one step on one exam as JSON.
@@ -106,16 +107,20 @@ def write_quality(
     meta
         Identity of the exam; ``patient`` and ``session`` are taken from it.
     stage
-        Name of the step as the report shows it, for example ``brain extraction``.
+        Key of :data:`STAGES`.
     measures
         What was measured.
+    method
+        By what it was done, where there is a choice; the methods section of the report says so.
     note
         What a reader has to know of this result, for example that a segmentation is of trial quality.
     """
+    assert stage in STAGES, stage
     record = {
         "patient": meta.get("patient", ""),
         "session": meta.get("session", ""),
         "stage": stage,
+        "method": method,
         "note": note,
         "measures": [
             {
@@ -140,6 +145,7 @@ def quality_rows(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "patient": record["patient"],
             "session": record["session"],
             "stage": record["stage"],
+            "method": record["method"],
             "measure": measure["name"],
             "value": measure["value"],
             "expected": measure["expected"],

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from predictgbm.quality import STAGES
+
 #: Numbers are written with this many significant digits: beyond them, results differ between processors.
 SIGNIFICANT_DIGITS = 10
 
@@ -312,12 +314,13 @@ TABLES: dict[str, Table] = {
         ),
     ),
     "quality": Table(
-        "What each step from raw exams to labels measured of its own result: one row per exam, step and measure",
-        ("patient", "session", "stage", "measure"),
+        "What each step from raw exams to labels measured of its own result: a row per exam, step, method and measure",
+        ("patient", "session", "stage", "method", "measure"),
         (
             _text("patient", "Identifier of the patient, as in the samplesheet", required=True),
             _text("session", "Exam that was measured"),
-            _text("stage", "Step that measured its result", required=True),
+            _text("stage", "Step that measured its result", required=True, values=tuple(STAGES)),
+            _text("method", "By what the step was done, where there is a choice"),
             _text("measure", "Name of the measure, with its unit where it has one", required=True),
             Column(
                 "value",

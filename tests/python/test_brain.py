@@ -104,7 +104,7 @@ def test_the_command_takes_the_mask_of_a_stripped_image_and_says_so(tmp_path: Pa
     )
     np.testing.assert_array_equal(read_image(paths["mask.nii.gz"], np.uint8).data, brain.data)
     told = json.loads(paths["q.json"].read_text())
-    assert "already" in told["note"]
+    assert told["method"] == "T1c given without skull"
     values = {m["name"]: m for m in told["measures"]}
     assert values["brain_volume_ml"]["value"] == pytest.approx(4 / 3 * np.pi * 68 * 86 * 62 / 1000, rel=0.01)
     assert not any(m["flagged"] for m in told["measures"])

@@ -312,7 +312,7 @@ def test_container_of_each_convention(podman: dict[str, str], image: str, exam: 
     quality = json.loads((exam.parent / "quality.json").read_text())
     values = {m["name"]: m["value"] for m in quality["measures"]}
     assert values["enhancing_ml"] == pytest.approx(np.count_nonzero(out.data == 3) * 0.064)
-    assert "made" in quality["note"]
+    assert "made" in quality["method"]
     assert (exam.parent / "qc.png").stat().st_size > 1000
 
 

@@ -260,7 +260,7 @@ def test_a_segmentation_container_labels_an_exam(
     found = read_image(next(exam.glob("anat/*_desc-tumor_dseg.nii.gz")), np.uint8)
     np.testing.assert_array_equal(found.data, truth.data)
     measures = rows(tmp_path / "results" / "tables" / "quality.csv")
-    assert "tumour segmentation" in {measure["stage"] for measure in measures}
+    assert "tumor" in {measure["stage"] for measure in measures}
     assert list((tmp_path / "results" / "qc").glob("*_desc-tumor_qc.png"))
 
 

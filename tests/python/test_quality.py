@@ -33,13 +33,17 @@ def test_without_limits_nothing_is_flagged_and_an_unmeasured_value_is_only_with_
 
 def test_record_becomes_rows_of_the_table(tmp_path: Path) -> None:
     measures = [Measure("brain_ml", 700.0, "volume", 900, 2000), Measure("parts", float("nan"), "pieces")]
-    write_quality(tmp_path / "q.json", META, "brain extraction", measures, note="a remark")
+    write_quality(tmp_path / "q.json", META, "brain", measures, method="by hand", note="a remark")
     record = json.loads((tmp_path / "q.json").read_text())
     table = build("quality", quality_rows([record]))
     assert table["measure"].tolist() == ["brain_ml", "parts"]
     assert table["flagged"].tolist() == [True, False]
     assert table["value"].isna().tolist() == [False, True]
     assert set(table["note"]) == {"a remark"}
+    assert set(table["method"]) == {"by hand"}
+    # Several methods may do the same step on one exam, as tumour algorithms do before they are fused.
+    others = [record, record | {"method": "by another hand"}]
+    assert len(build("quality", quality_rows(others))) == 4
 
 
 @pytest.mark.parametrize("affine", [np.eye(4), np.diag([-2.0, -1, 1, 1]), np.eye(4)[[2, 0, 1, 3]]])

@@ -418,9 +418,9 @@ def test_methods_text_tells_how_raw_images_were_processed(run: Path) -> None:
     results = Results(run)
     assert "<b>Images.</b>" not in methods_text(results)
     results.tables["quality"] = [
-        {"stage": "brain extraction", "note": "by HD-BET, version 1"},
-        {"stage": "registration (ncc)", "note": ""},
-        {"stage": "registration (ncc)", "note": ""},
+        {"stage": "brain", "method": "by HD-BET, version 1"},
+        {"stage": "registration", "method": "ncc"},
+        {"stage": "registration", "method": "ncc"},
     ]
     html = methods_text(results)
     assert "by HD-BET, version 1" in html

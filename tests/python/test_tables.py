@@ -39,7 +39,7 @@ COLUMNS = {
     "cohort": "patient cohort session followup_session days status reason_code reason tumor_core_ml tumor_whole_ml "
     "recurrence_enhancing_ml com_distance_cm tissue",
     "failures": "patient session model stage reason",
-    "quality": "patient session stage measure value expected flagged meaning note",
+    "quality": "patient session stage method measure value expected flagged meaning note",
 }
 
 
@@ -480,7 +480,7 @@ def written(tmp_path_factory) -> Path:
         json.dumps([{"patient": "P01", "model": "broken", "stage": "plan"}])
     )
     measures = [Measure("brain_ml", 700.5, "volume of the brain", least=900), Measure("parts", 1, "pieces")]
-    write_quality(folder / "quality.json", {"patient": "P01", "session": "pre"}, "brain extraction", measures)
+    write_quality(folder / "quality.json", {"patient": "P01", "session": "pre"}, "brain", measures)
     for out in ("tables", "again"):
         run = run_command(
             *("--metrics", folder / "in", "--cohort", folder / "cohort.json"),

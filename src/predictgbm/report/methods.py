@@ -170,15 +170,12 @@ def methods_text(results: Results) -> Html:
         values = [row[column] for row in evaluated if row.get(column) is not None]
         return number(median(values)) if values else ""
 
-    # Stage, without the method in brackets, -> what its records say was done.
+    # Stage -> the methods by which it was done.
     steps: dict[str, list[str]] = {}
     for row in results.tables["quality"]:
-        stage, _, method = str(row["stage"]).partition(" (")
-        said = method.rstrip(")") or str(row.get("note") or "").partition(". ")[0]
-        if stage == "brain extraction":
-            said = said.partition(":")[0]
-        if said not in steps.setdefault(stage, []):
-            steps[stage].append(said)
+        said = str(row.get("method") or "")
+        if said not in steps.setdefault(str(row["stage"]), []):
+            steps[row["stage"]].append(said)
 
     newest: dict[str, str] = {}
     for tools in results.versions.values():

@@ -719,7 +719,7 @@ def quality(results: Results) -> tuple[str, str] | None:
     for stage, note in notes:
         exams = {(row["patient"], row.get("session")) for row in rows if row.get("note") == note}
         parts.append(
-            f'<p class="gbm-note"><b>{escape(stage)}</b> ({count(len(exams), "exam")}): {escape(note)}</p>'
+            f'<p class="gbm-note"><b>{escape(STAGES[stage][0])}</b> ({count(len(exams), "exam")}): {escape(note)}</p>'
         )
     flagged = [row for row in rows if is_true(row.get("flagged"))]
     if flagged:
@@ -727,7 +727,7 @@ def quality(results: Results) -> tuple[str, str] | None:
             [
                 row["patient"],
                 row.get("session"),
-                row["stage"],
+                STAGES[row["stage"]][0],
                 row.get("meaning"),
                 value(row),
                 row.get("expected"),
@@ -749,7 +749,15 @@ def quality(results: Results) -> tuple[str, str] | None:
             outside = sum(is_true(row.get("flagged")) for row in same)
             limits = same[0].get("expected")
             body.append(
-                [stage, same[0].get("meaning"), len(values), number(median(values), 2), ends, limits, outside]
+                [
+                    STAGES[stage][0],
+                    same[0].get("meaning"),
+                    len(values),
+                    number(median(values), 2),
+                    ends,
+                    limits,
+                    outside,
+                ]
             )
     if body:
         head = ["Step", "Measure", "Exams", "Median", "Range", "Expected", "Flagged"]

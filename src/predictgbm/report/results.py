@@ -37,7 +37,18 @@ TABLES = (
 #: Columns that stay text even where they look like numbers, such as a patient called 001.
 TEXT_COLUMNS = frozenset(
     {"patient", "session", "followup_session", "cohort", "model", "dataset", "definition", "covariate"}
-    | {"status", "reason", "reason_code", "stage", "tissue", "measure", "expected", "meaning", "note"}
+    | {
+        "status",
+        "reason",
+        "reason_code",
+        "stage",
+        "method",
+        "tissue",
+        "measure",
+        "expected",
+        "meaning",
+        "note",
+    }
 )
 
 #: Okabe and Ito's palette, which stays apart for the colour-blind; yellow last, as it is faint on white.

@@ -35,6 +35,6 @@ process TUMOR_BRATS {
     def prefix = "${meta.id}_alg-${algorithm.name}"
     """
     touch ${meta.id}_desc-tumor_dseg.nii.gz ${prefix}_desc-tumor_qc.png versions.yml
-    echo '{"patient": "${meta.patient}", "session": "${meta.session}", "stage": "tumour segmentation", "note": "", "measures": []}' > ${prefix}_desc-tumor_quality.json
+    echo '{"patient": "${meta.patient}", "session": "${meta.session}", "stage": "tumor", "method": "", "note": "", "measures": []}' > ${prefix}_desc-tumor_quality.json
     """
 }

@@ -28,6 +28,6 @@ process TUMOR_SEGMENT {
     """
     touch ${meta.id}_desc-tumor_dseg.nii.gz ${meta.id}_desc-tumor_qc.png versions.yml
     echo '{"patient": "${meta.patient}", "session": "${meta.session}", "tumor_method": "trial", "tumor_quality": "trial"}' > ${meta.id}_desc-tumor_dseg.json
-    echo '{"patient": "${meta.patient}", "session": "${meta.session}", "stage": "tumour segmentation", "note": "", "measures": []}' > ${meta.id}_desc-tumor_quality.json
+    echo '{"patient": "${meta.patient}", "session": "${meta.session}", "stage": "tumor", "method": "", "note": "", "measures": []}' > ${meta.id}_desc-tumor_quality.json
     """
 }
