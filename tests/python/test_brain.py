@@ -207,7 +207,12 @@ def test_hdbet2_gets_a_home_with_its_weights(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize(
     ("method", "remedy"),
-    [("hdbet", "predictgbm setup --hdbet"), ("hdbet2", "--weights"), ("atlas", "--atlas")],
+    [
+        ("hdbet", "setup --hdbet"),
+        ("hdbet_accurate", "setup --hdbet"),
+        ("hdbet2", "--weights"),
+        ("atlas", "--atlas"),
+    ],
 )
 def test_what_a_method_lacks_is_named(
     tmp_path: Path, method: str, remedy: str, monkeypatch: pytest.MonkeyPatch

@@ -26,8 +26,10 @@ from predictgbm.segmentation.tumor import (
     erode,
     hysteresis,
     mirror,
+    necrosis_among,
     segment_tumor,
     standardise,
+    without_satellites,
 )
 from predictgbm.simulation import SimulatedExam, SimulatedPatient, Simulator
 from predictgbm.simulation.appearance import CONTRASTS as LOOKS
@@ -96,6 +98,39 @@ def test_enclosure_counts_axes() -> None:
     shell[6] = False
     assert enclosure(shell)[3, 3, 3] == 2
     assert enclosure(np.zeros((3, 3, 3), bool)).max() == 0
+
+
+def test_enclosed_tissue_is_necrosis_unless_part_of_it_is_oedema() -> None:
+    rng = np.random.default_rng(1)
+    levels = {"oedema": (-0.4, 0.0, 1.0, 3.5), "necrosis": (-1.0, -1.0, 1.8, 0.5)}
+    fluid = np.array([-1.3, -2.0, 2.0, -1.5])
+
+    def tissue(*kinds: str) -> np.ndarray:
+        """100 voxels of each."""
+        return np.concatenate([np.array(levels[k]) + 0.3 * rng.standard_normal((100, 4)) for k in kinds]).T
+
+    def found(*enclosed: str) -> np.ndarray:
+        y = tissue("oedema", *enclosed)
+        outside = np.arange(y.shape[1]) < 100
+        return necrosis_among(~outside, outside, y, fluid)[100:].reshape(-1, 100).mean(axis=1)
+
+    np.testing.assert_allclose(found("oedema", "necrosis"), [0, 1], atol=0.02)
+    np.testing.assert_allclose(found("necrosis", "oedema", "oedema"), [1, 0, 0], atol=0.02)
+    # One kind alone tells nothing: place decides.
+    np.testing.assert_array_equal(found("necrosis"), [1])
+    np.testing.assert_array_equal(found("oedema"), [1])
+
+
+def test_small_parts_without_core_go_only_beside_one_with_core() -> None:
+    labels = np.zeros((60, 60, 60), np.uint8)
+    labels[2:12, 2:12, 2:12] = 2  # 1 ml
+    labels[30:55, 30:55, 30:55] = 2  # 15.6 ml
+    spacing = (1.0, 1.0, 1.0)
+    np.testing.assert_array_equal(without_satellites(labels, spacing), labels)
+    labels[20:24, 2:6, 2:6] = 3
+    kept = labels.copy()
+    kept[2:12, 2:12, 2:12] = 0
+    np.testing.assert_array_equal(without_satellites(labels, spacing), kept)
 
 
 def test_mirror_twice_is_the_array_itself() -> None:

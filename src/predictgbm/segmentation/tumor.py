@@ -49,9 +49,19 @@ NEAR_MM = 4.0
 RIM_MM = 4.0
 #: How probable necrosis is where enhancing tumour lies on both sides along 0, 1, 2 or 3 axes.
 NECROSIS_PRIOR = (0.01, 0.1, 0.6, 0.9)
+#: Enclosed tissue is told into oedema and necrosis if one part of it is oedema-like, below the first of these standard
+#: deviations of oedema towards fluid, and the other beyond the second.
+LIKE_OEDEMA, LIKE_FLUID = 2.0, 1.5
+#: Least volume, in ml, of oedema that is not enclosed for that comparison.
+SMALLEST_OEDEMA_ML = 0.5
+#: How far a voxel must be from the FLAIR of healthy tissue to that of oedema to be oedema, and from the T1c of oedema
+#: to that of enhancing tumour to be enhancing. Half way would be right for even lesions; they have dim parts as well.
+OEDEMA_SHARE, ENHANCING_SHARE = 0.25, 0.4
 #: Weight of the neighbourhood, and steps, of the relaxation.
 NEIGHBOURS = 5.0
 RELAXATIONS = 4
+#: Smallest part without core that is kept beside one with core, in ml: most are healthy grey matter.
+SMALLEST_SATELLITE_ML = 10.0
 #: Smallest parts that are kept, in ml: of the whole lesion, of the enhancing tumour, of a cavity.
 SMALLEST_LESION_ML, SMALLEST_ENHANCING_ML, SMALLEST_CAVITY_ML = 1.0, 0.05, 1.0
 
@@ -285,14 +295,42 @@ def mirror(array: Array, middle: float) -> Array:
     return result
 
 
+def necrosis_among(enclosed: Mask, oedema: Mask, y: NDArray[np.floating], fluid: NDArray[np.float64]) -> Mask:
+    """Return which enclosed voxels are necrosis rather than oedema between the lobes of an enhancing tumour.
+
+    Both are compared in T1, T2 and FLAIR along the line that best separates oedema from fluid (Fisher's linear
+    discriminant). Where that shows one kind only, place decides: all of it is necrosis.
+
+    Parameters
+    ----------
+    enclosed, oedema : bool arrays of shape (n,)
+        Voxels in question, and oedema that is not enclosed.
+    y : array of shape (4, n)
+        Standardised intensities.
+    fluid : array of shape (4,)
+        Those of CSF.
+    """
+    contrasts = [T1, T2, FLAIR]
+    mean, covariance = _moments(y[contrasts][:, oedema], np.ones(np.count_nonzero(oedema)))
+    axis = np.linalg.solve(covariance, fluid[contrasts] - mean)
+    score = axis @ (y[contrasts][:, enclosed] - mean[:, None]) / np.sqrt(axis @ covariance @ axis)
+    threshold, low, high = two_levels(score, LIKE_FLUID)
+    necrosis = np.array(enclosed)
+    if low < LIKE_OEDEMA and high > LIKE_FLUID:
+        necrosis[enclosed] = score > threshold
+    return necrosis
+
+
 def relax(
     model: TissueModel, atlas: Atlas, brain: Mask, lesion: Mask, enhancing: Mask, cavity: Mask
 ) -> NDArray[np.uint8]:
     """Give every voxel in and around a lesion its most probable class, with what its neighbourhood holds as prior.
 
     Classes are healthy tissue (the model, known), oedema, necrosis, enhancing tumour and cavity (Gaussian, moments
-    from their voxels). Necrosis is expected where enhancing tumour lies on all sides (:func:`enclosure`). A few
-    steps of mean-field expectation maximisation, the neighbourhood being a Gaussian window.
+    from their voxels). Necrosis is expected where enhancing tumour lies on all sides (:func:`enclosure`,
+    :func:`necrosis_among`). A few steps of mean-field expectation maximisation, the neighbourhood being a Gaussian
+    window. As a wide Gaussian would also take what at its edge is half something else, the FLAIR of oedema and the T1c
+    of enhancing tumour must lie a good part of the way from what is around them.
 
     Returns
     -------
@@ -315,8 +353,15 @@ def relax(
     healthy = sum(p * _density(y, m, c) for p, m, c in zip(tissue, model.mean, model.covariance, strict=True))
 
     bright, active, fluid, ring = (a[box][inside] for a in (lesion, enhancing, cavity, around))
-    share = np.stack([~(bright | active | fluid) & (ring < 2), bright & ~active & ~fluid & (ring < 2),
-                      ~active & ~fluid & (ring >= 2), active & ~fluid, fluid]).astype(np.float32)  # fmt: skip
+    rest = ~active & ~fluid
+    oedema, enclosed = np.array(rest & bright & (ring < 2)), np.array(rest & (ring >= 2))
+    necrosis = enclosed
+    if np.count_nonzero(oedema) * np.prod(spacing) > 1000 * SMALLEST_OEDEMA_ML and enclosed.any():
+        necrosis = necrosis_among(enclosed, oedema, y, model.mean[2])
+    oedema = oedema | (enclosed & ~necrosis)
+    share = np.stack([rest & ~bright & (ring < 2), oedema, necrosis, active & ~fluid, fluid]).astype(
+        np.float32
+    )
     present = share.sum(axis=1) > 0
     far = (
         edt.edt(~enhancing[box], anisotropy=spacing)[inside]
@@ -336,9 +381,19 @@ def relax(
     )
     prior[~present] = 0
 
+    flair, t1c = (smooth(model.residual[c][box], 0.7, spacing)[inside] for c in (FLAIR, T1C))
     volume = np.zeros(inside.shape, np.float32)
     for _ in range(RELAXATIONS):
-        likelihood = np.stack([healthy, *(_density(y, *_moments(y, s)) for s in share[1:])])
+        moments = [_moments(y, s) for s in share[1:]]
+        likelihood = np.stack([healthy, *(_density(y, *m) for m in moments)])
+        parenchyma = model.mean[:2].max(axis=0)
+        oedematous = moments[0][0] if present[1] else parenchyma
+        for k, image, contrast, without, part in (
+            (1, flair, FLAIR, parenchyma, OEDEMA_SHARE),
+            (3, t1c, T1C, oedematous, ENHANCING_SHARE),
+        ):
+            gain = moments[k - 1][0][contrast] - without[contrast]
+            likelihood[k][image < without[contrast] + part * gain] = 0
         window = np.empty_like(share)
         for k, s in enumerate(share):
             volume[inside] = s
@@ -348,7 +403,18 @@ def relax(
         share /= share.sum(axis=0) + 1e-30
     classes = np.array([0, Tumor.EDEMA, Tumor.NECROSIS, Tumor.ENHANCING, Tumor.CAVITY], np.uint8)
     labels[region] = classes[share.argmax(axis=0)]
-    return labels
+    return without_satellites(labels, spacing)
+
+
+def without_satellites(labels: NDArray[np.uint8], spacing: Spacing) -> NDArray[np.uint8]:
+    """Return labels without the small connected parts that hold oedema alone, where another part holds more."""
+    parts = cc3d.connected_components((labels > 0).astype(np.uint8), connectivity=6)
+    with_core = np.bincount(parts[labels > Tumor.EDEMA], minlength=parts.max() + 1)
+    with_core += np.bincount(parts[labels == Tumor.NECROSIS], minlength=parts.max() + 1)
+    if not with_core.any():
+        return labels
+    large = np.bincount(parts.ravel()) * np.prod(spacing) >= 1000 * SMALLEST_SATELLITE_ML
+    return np.where((large | (with_core > 0))[parts], labels, 0).astype(np.uint8)
 
 
 def _density(
