@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from predictgbm.atlas import load_atlas, load_head
 from predictgbm.brain import extract_atlas, extract_hdbet
 from predictgbm.images import Image, ImageError
-from predictgbm.preprocessing import dice
+from predictgbm.masks import dice
 from predictgbm.simulation import Simulator
 from predictgbm.simulation.raw import simulate_raw
 

@@ -24,10 +24,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from predictgbm.atlas import bounding_box
 from predictgbm.images import Image, read_image
 from predictgbm.labels import CORE, Tumor, region
-from predictgbm.preprocessing import derive_brain_mask, dice
+from predictgbm.masks import bounding_box, dice
+from predictgbm.preprocessing import derive_brain_mask
 from predictgbm.registration.longitudinal import METHODS, register, similarity
 from predictgbm.registration.transforms import (
     Field,

@@ -19,7 +19,7 @@ import numpy as np
 
 from predictgbm.atlas import load_atlas
 from predictgbm.images import Image
-from predictgbm.preprocessing import dice
+from predictgbm.masks import dice
 from predictgbm.segmentation.tissue import METHODS, segment_tissue
 from predictgbm.simulation import Simulator
 

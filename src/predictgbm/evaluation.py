@@ -16,14 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictgbm.labels import CORE, RECURRENCE, WHOLE_TUMOR, region
-from predictgbm.planning import (
-    MARGIN_MM,
-    bounding_box,
-    distance_um,
-    fill_holes,
-    rank_voxels,
-    soc_mask,
-)
+from predictgbm.masks import bounding_box, dice
+from predictgbm.planning import MARGIN_MM, distance_um, fill_holes, rank_voxels, soc_mask
 
 #: Volumes at which the coverage-volume curve is sampled, as fractions of the plan's volume.
 CURVE_FRACTIONS: tuple[float, ...] = tuple(round(0.05 * i, 2) for i in range(1, 41))
@@ -33,12 +27,6 @@ def coverage(plan: NDArray[np.bool_], recurrence: NDArray[np.bool_]) -> float:
     """Return the part of the recurrence inside the plan, |R and P| / |R|, 0 to 1; NaN without recurrence."""
     total = np.count_nonzero(recurrence)
     return float(np.count_nonzero(plan & recurrence) / total) if total else math.nan
-
-
-def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Return the Dice coefficient 2 |A and B| / (|A| + |B|), 0 to 1; NaN if both are empty."""
-    total = np.count_nonzero(a) + np.count_nonzero(b)
-    return float(2 * np.count_nonzero(a & b) / total) if total else math.nan
 
 
 def surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

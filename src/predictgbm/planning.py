@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictgbm.labels import CORE, region
+from predictgbm.masks import bounding_box
 
 #: Margin of the standard of care around the tumour core, in mm.
 MARGIN_MM = 15.0
@@ -27,16 +28,6 @@ MARGIN_MM = 15.0
 
 class PlanError(ValueError):
     """No plan can be made from these arrays; the message says why."""
-
-
-def bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """Return the smallest box that holds every true voxel of a mask with at least one."""
-    box = []
-    for axis in range(mask.ndim):
-        others = tuple(a for a in range(mask.ndim) if a != axis)
-        (indices,) = np.nonzero(mask.any(axis=others))
-        box.append(slice(int(indices[0]), int(indices[-1]) + 1))
-    return tuple(box)
 
 
 def fill_holes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from predictgbm.atlas import MINIMUM_TISSUE, Atlas, normalise_tissue, resample
 from predictgbm.images import Image, ImageError
+from predictgbm.masks import dice
 
 #: A brain that shares less than this with the atlas brain (Dice) does not lie in atlas space.
 MINIMUM_ATLAS_DICE = 0.7
@@ -40,12 +41,6 @@ def derive_brain_mask(t1c: NDArray[np.floating]) -> NDArray[np.bool_]:
     outside = cc3d.connected_components(~np.pad(brain, 1), connectivity=6)
     filled: NDArray[np.bool_] = (outside != outside[0, 0, 0])[1:-1, 1:-1, 1:-1]
     return filled
-
-
-def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Return the Dice overlap of two masks, 2 |A and B| / (|A| + |B|); NaN if both are empty."""
-    total = np.count_nonzero(a) + np.count_nonzero(b)
-    return 2.0 * np.count_nonzero(a & b) / total if total else float("nan")
 
 
 def tissue_prior(

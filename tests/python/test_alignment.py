@@ -16,8 +16,8 @@ from small_exam import run_command
 from predictgbm.alignment import Alignment, align, mutual_information, to_native
 from predictgbm.atlas import T1, TISSUES, Atlas
 from predictgbm.images import Image, ImageError, read_image, write_image
+from predictgbm.masks import dice
 from predictgbm.normalisation import correct_bias, normalise
-from predictgbm.preprocessing import dice
 from predictgbm.registration.transforms import apply_points, read_transform, resample
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "brats2021_00001"

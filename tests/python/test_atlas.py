@@ -19,7 +19,6 @@ from predictgbm.atlas import (
     TISSUES,
     WHEEL_MEMBERS,
     Atlas,
-    bounding_box,
     is_prepared,
     load_atlas,
     normalise_tissue,
@@ -143,14 +142,6 @@ def test_resampling_the_atlas_keeps_volume_and_sum() -> None:
     far[:3, 3] = 500
     with pytest.raises(ImageError, match="does not meet the brain"):
         resample_atlas(atlas, (24, 28, 20), far)
-
-
-def test_bounding_box_cuts_out_the_mask() -> None:
-    mask = np.zeros((9, 8, 7), bool)
-    mask[2:5, 3, 0:6] = True
-    assert mask[bounding_box(mask)].shape == (3, 1, 6)
-    assert mask[bounding_box(mask, 2)].shape == (7, 5, 7)
-    assert mask[bounding_box(~mask & mask)].shape == mask.shape
 
 
 def test_own_atlas_is_prepared_once_and_verified(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from predictgbm.brain import (
     mask_to_grid,
 )
 from predictgbm.images import Image, ImageError, read_image, write_image
-from predictgbm.preprocessing import dice
+from predictgbm.masks import dice
 
 
 def phantom(

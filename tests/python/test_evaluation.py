@@ -20,7 +20,6 @@ from predictgbm.evaluation import (
     coverage,
     coverage_curve,
     curve_area,
-    dice,
     evaluate_plan,
     evaluate_score,
     evaluate_tumor,
@@ -29,6 +28,7 @@ from predictgbm.evaluation import (
     surface,
     voxels_to_cover,
 )
+from predictgbm.masks import dice
 from predictgbm.planning import make_plan, rank_voxels, soc_mask
 
 tries = settings(max_examples=50, deadline=None)

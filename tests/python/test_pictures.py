@@ -20,7 +20,7 @@ from small_exam import AFFINE, SHAPE, arrays, radius, tumor
 from predictgbm.exam import model_name
 from predictgbm.images import Image, ImageError, conform, same_grid, to_ras
 from predictgbm.report.pictures import draw_patient
-from predictgbm.report.viewer import Layer, bounding_box, build_page, to_uint8
+from predictgbm.report.viewer import Layer, build_page, to_uint8
 
 ROOT = Path(__file__).resolve().parents[2]
 NIIVUE = ROOT / "assets" / "niivue" / "niivue.umd.js"
@@ -93,14 +93,6 @@ def test_viewer_page_draws_in_a_browser(tmp_path: Path) -> None:
     )
     assert 'data-ready="true"' in done.stdout, done.stderr[-2000:]
     assert done.stdout.count('type="checkbox"') == 2
-
-
-def test_bounding_box_holds_the_mask() -> None:
-    mask = np.zeros((9, 8, 7), bool)
-    mask[3, 4:6, 2] = True
-    assert bounding_box(mask, pad=1) == (slice(2, 5), slice(3, 7), slice(1, 4))
-    assert mask[bounding_box(mask, pad=0)].all()
-    assert bounding_box(np.zeros((3, 3, 3), bool)) == (slice(None),) * 3
 
 
 def test_grey_values_use_the_whole_range() -> None:

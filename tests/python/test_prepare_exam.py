@@ -33,7 +33,8 @@ from small_exam import (
 )
 
 from predictgbm.exam import Exam
-from predictgbm.preprocessing import derive_brain_mask, dice
+from predictgbm.masks import dice
+from predictgbm.preprocessing import derive_brain_mask
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VOXEL_ML = 0.216

@@ -14,7 +14,7 @@ from test_alignment import GRID, anatomy, atlas, centred, draw, world  # noqa: F
 
 from predictgbm.atlas import T1, TISSUES, Atlas
 from predictgbm.images import Image, ImageError, read_image, write_image
-from predictgbm.preprocessing import dice
+from predictgbm.masks import dice
 from predictgbm.segmentation.tissue import METHODS, Method, segment_tissue
 
 

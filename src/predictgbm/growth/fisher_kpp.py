@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from predictgbm.evaluation import dice
 from predictgbm.growth import ModelError, Prediction, calibration
 from predictgbm.growth.solver import (
     TISSUE_THRESHOLD,
@@ -24,6 +23,7 @@ from predictgbm.growth.solver import (
     relative_diffusivity,
 )
 from predictgbm.labels import CORE, WHOLE_TUMOR, region
+from predictgbm.masks import dice
 
 #: The active box of the final run follows the concentration down to this: its faint tail ranks the voxels far from
 #: the tumour.

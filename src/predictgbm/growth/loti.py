@@ -26,7 +26,7 @@ from predictgbm.growth import ModelError, Prediction
 from predictgbm.growth.compilation import kernel
 from predictgbm.growth.distance import core_mask
 from predictgbm.labels import WHOLE_TUMOR, region
-from predictgbm.planning import bounding_box
+from predictgbm.masks import bounding_box
 
 THRESHOLD_EDEMA = 0.2
 THRESHOLD_CORE = 0.6

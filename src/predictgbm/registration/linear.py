@@ -20,9 +20,9 @@ import picsl_greedy
 import SimpleITK
 from numpy.typing import NDArray
 
-from predictgbm.atlas import bounding_box
 from predictgbm.images import Image, ImageError
 from predictgbm.itk import to_simpleitk
+from predictgbm.masks import bounding_box
 from predictgbm.registration.transforms import LPS, Field, apply_points, resample
 
 Kind = Literal["rigid", "affine"]

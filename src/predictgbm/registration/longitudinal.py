@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from predictgbm.images import Image, ImageError
 from predictgbm.itk import to_simpleitk
-from predictgbm.preprocessing import dice, two_levels
+from predictgbm.masks import dice
+from predictgbm.preprocessing import two_levels
 from predictgbm.quality import Measure
 from predictgbm.registration import kernels
 from predictgbm.registration.deformable import DEFAULT, EMPTY_WINDOW, Level, Settings, register_deformable

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from predictgbm.labels import Tumor
+from predictgbm.masks import bounding_box
 from predictgbm.report.colours import LABEL_COLOURS, PLAN_COLOURS, RECURRENCE_COLOUR, STANDARD_PLAN_COLOUR
-from predictgbm.report.viewer import bounding_box
 
 CAPTION = (
     "Top: axial, bottom: coronal, through the centre of the tumour core; the patient's left is on the "
@@ -63,7 +63,7 @@ def draw_patient(
     recurrence
         Mask of the enhancing recurrence in the space of the exam; None where no follow-up is known.
     """
-    box = bounding_box(brain_mask)
+    box = bounding_box(brain_mask, 2)
     t1c, tumor_seg, brain = t1c[box], tumor_seg[box], brain_mask[box]
     maps = {name: values[box] for name, values in maps.items()}
     plans = {name: mask[box] for name, mask in plans.items()}

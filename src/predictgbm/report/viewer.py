@@ -15,6 +15,7 @@ from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from predictgbm.images import Image
+from predictgbm.masks import bounding_box
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,6 @@ class Layer:
     shown: bool = False
 
 
-def bounding_box(mask: NDArray[np.bool_], pad: int = 2) -> tuple[slice, slice, slice]:
-    """Return the smallest box around a mask, padded by ``pad`` voxels; the whole grid if it is empty."""
-    if not mask.any():
-        return (slice(None), slice(None), slice(None))
-    slices = []
-    for axis in range(3):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        slices.append(slice(max(int(hit[0]) - pad, 0), min(int(hit[-1]) + 1 + pad, mask.shape[axis])))
-    return slices[0], slices[1], slices[2]
-
-
 def to_uint8(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Scale an image to 0-255 between 0 (or its minimum) and the 99.8th percentile of its non-zero voxels."""
     inside = values[values != 0]
@@ -76,7 +66,7 @@ def encode(image: Image, box: tuple[slice, slice, slice], labels: bool) -> str:
     data = image.data[box]
     data = data.astype(np.uint8) if labels else to_uint8(data.astype(np.float32))
     affine = image.affine.copy()
-    affine[:3, 3] = apply_affine(image.affine, [s.start or 0 for s in box])
+    affine[:3, 3] = apply_affine(image.affine, [s.start for s in box])
     volume = nib.Nifti1Image(data, affine)
     volume.set_sform(affine, code=2)
     volume.set_qform(affine, code=2)
@@ -106,7 +96,7 @@ def build_page(
     niivue_js
         Source of the NiiVue library (UMD build), written into the page.
     """
-    box = bounding_box(brain)
+    box = bounding_box(brain, 2)
     volumes = [
         {
             "name": layer.name,

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from predictgbm.atlas import Atlas, bounding_box
+from predictgbm.atlas import Atlas
 from predictgbm.images import Image, ImageError
-from predictgbm.preprocessing import dice, tissue_prior
+from predictgbm.masks import bounding_box, dice
+from predictgbm.preprocessing import tissue_prior
 from predictgbm.registration.deformable import register_deformable
 from predictgbm.registration.linear import greedy_field
 from predictgbm.registration.transforms import LPS, jacobian, read_transform, resample

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from predictgbm.atlas import Atlas, bounding_box
+from predictgbm.atlas import Atlas
 from predictgbm.images import ImageError
 from predictgbm.labels import WHOLE_TUMOR, Tumor
+from predictgbm.masks import bounding_box
 from predictgbm.preprocessing import two_levels
 
 Array = NDArray[np.float32]

@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
-from predictgbm.atlas import bounding_box
+from predictgbm.masks import bounding_box
 
 Volume = NDArray[np.float32]
 Vectors = NDArray[np.float32]

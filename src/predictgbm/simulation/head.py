@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from predictgbm.atlas import bounding_box
+from predictgbm.masks import bounding_box
 from predictgbm.simulation.fields import Grid, Volume, random_field, sample_vectors
 
 #: Grid of the distances, in mm, whatever the spacing of the exam, and how far it reaches beyond the brain.

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from predictgbm.atlas import Atlas, bounding_box, resample_atlas
+from predictgbm.atlas import Atlas, resample_atlas
 from predictgbm.images import ImageError
 from predictgbm.labels import Tumor
+from predictgbm.masks import bounding_box
 from predictgbm.simulation.appearance import CONTRASTS, Scene, render
 from predictgbm.simulation.fields import (
     Grid,
