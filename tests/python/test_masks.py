@@ -24,7 +24,8 @@ def test_the_box_is_the_smallest_that_holds_the_mask(mask: NDArray[np.bool_]) ->
     if mask.any():
         for axis in range(3):
             faces = np.moveaxis(cut, axis, 0)
-            assert faces[0].any() and faces[-1].any()
+            assert faces[0].any()
+            assert faces[-1].any()
     else:
         assert cut.shape == mask.shape
 

@@ -33,7 +33,6 @@ from small_exam import (
 )
 
 from predictgbm.exam import Exam
-from predictgbm.masks import dice
 from predictgbm.preprocessing import derive_brain_mask
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -263,15 +262,6 @@ def test_derived_mask_is_the_largest_component_filled(voxels: NDArray[np.bool_],
         ndimage.binary_fill_holes(components == 1 + i) for i in np.flatnonzero(sizes == sizes.max())
     ]
     assert any(np.array_equal(mask, candidate) for candidate in candidates)
-
-
-def test_dice_of_known_masks() -> None:
-    a = np.zeros((4, 4, 4), bool)
-    b = a.copy()
-    a[:2], b[1:3] = True, True
-    assert dice(a, b) == 0.5
-    assert dice(a, a) == 1
-    assert np.isnan(dice(a & ~a, a & ~a))
 
 
 def import_followup(tmp_path: Path, labels: NDArray[Any], affine: NDArray[Any], *options: str | Path) -> int:
