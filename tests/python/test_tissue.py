@@ -92,7 +92,7 @@ def test_command(tmp_path: Path, atlas: Atlas) -> None:  # noqa: F811
     for t in ("wm", "gm", "csf"):
         name = f"tissue_{t}.nii.gz"
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    assert json.loads((tmp_path / "q.json").read_text())["note"] == "method greedy"
+    assert json.loads((tmp_path / "q.json").read_text())["method"] == "greedy"
     (exam / "t1c.nii.gz").unlink()
     assert run_command("segment_tissue.py", *given, tmp_path / "three") == 2
 
