@@ -137,6 +137,9 @@ def _with_debian_wheel() -> None:
 
 def _create() -> None:
     """Make an empty virtual environment with pip, by the first way that this machine has."""
+    if VENV.is_symlink():
+        # An environment that belongs to something else, which --clear would empty.
+        VENV.unlink()
     if not os.access(ROOT, os.W_OK):
         raise SetupError(f"{ROOT} is not writable, and the virtual environment is made in it (.venv)")
     ways: list[tuple[str, bool, Callable[[], None]]] = [

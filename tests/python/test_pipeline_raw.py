@@ -1,0 +1,183 @@
+"""The road of raw exams as a user runs it: from DICOM folders to scores, and what becomes of exams with a fault."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import generate_uid
+from test_pipeline import rows, run, submitted, write_sheet
+
+from predictgbm.atlas import HEAD, HEAD_BRAIN, T1, TISSUES, load_atlas, resample_atlas
+from predictgbm.images import read_image, write_image
+from predictgbm.masks import dice
+from predictgbm.registration.transforms import read_transform, resample
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Voxel edge of the atlas and of the simulated anatomy, in mm: coarse, so that the whole road takes minutes.
+SPACING = 2.0
+
+pytestmark = pytest.mark.pipeline
+
+
+def python(script: str, *arguments: object) -> None:
+    subprocess.run([sys.executable, ROOT / "bin" / script, *map(str, arguments)], check=True)
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an atlas folder as a user with an atlas of their own makes it: SRI24 at 2 mm."""
+    folder = tmp_path_factory.mktemp("atlas")
+    python("prepare_atlas.py", "--out", folder / "fine")
+    fine = load_atlas(folder / "fine")
+    step = np.diag([SPACING, SPACING, SPACING, 1.0])
+    step[:3, 3] = fine.affine[:3, 3] + (SPACING - 1) / 2
+    x, y, z = (int(np.ceil(n / SPACING)) for n in fine.shape)
+    coarse = resample_atlas(fine, (x, y, z), step)
+    write_image(folder / "own" / T1, coarse.t1, coarse.affine)
+    for tissue, name in TISSUES.items():
+        write_image(folder / "own" / name, getattr(coarse, tissue), coarse.affine)
+    for name in (HEAD, HEAD_BRAIN):
+        shutil.copy(folder / "fine" / name, folder / "own" / name)
+    python("prepare_atlas.py", "--atlas", folder / "own", "--out", folder / "coarse")
+    return folder / "coarse"
+
+
+@pytest.fixture(scope="module")
+def cohort(atlas: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two simulated patients as DICOM: the first a folder per contrast, the second one mixed folder per exam."""
+    folder = tmp_path_factory.mktemp("cohort")
+    simulate = ("--patients", 2, "--seed", 7, "--spacing", SPACING, "--dicom", "--jobs", 2)
+    python("simulate_cohort.py", "--atlas", atlas, "--out", folder, *simulate)
+    return folder
+
+
+def series(folder: Path, description: str) -> list[Path]:
+    """Return the files of the series of a mixed folder whose description holds a text."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            header = pydicom.dcmread(path, stop_before_pixels=True)
+            if description in str(header.SeriesDescription).lower():
+                found.append(path)
+    assert found, f"{folder} holds no series {description}"
+    return found
+
+
+def with_second_t1c(mixed: Path, folder: Path) -> Path:
+    """Copy a mixed exam and repeat its contrast-enhanced T1 under another series number."""
+    shutil.copytree(mixed, folder)
+    uid = generate_uid(entropy_srcs=["second series"])
+    t1c = [
+        path
+        for path in series(folder, "t1")
+        if pydicom.dcmread(path, stop_before_pixels=True).get("ContrastBolusAgent")
+    ]
+    assert t1c
+    for number, path in enumerate(t1c):
+        data = pydicom.dcmread(path)
+        data.SeriesInstanceUID = uid
+        data.SeriesNumber = 90
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid(
+            entropy_srcs=[f"second series {number}"]
+        )
+        data.save_as(path.with_name(f"second_{path.name}"))
+    return folder
+
+
+def without_flair(mixed: Path, folder: Path) -> Path:
+    """Copy a mixed exam without its FLAIR."""
+    shutil.copytree(mixed, folder)
+    for path in series(folder, "flair"):
+        path.unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(atlas: Path, cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Run four patients, of which one is in order; return the folder and the pipeline's arguments."""
+    folder = tmp_path_factory.mktemp("raw")
+    table = rows(cohort / "samplesheet.csv")
+    for row in table:
+        row["patient"] = row["patient"].removeprefix("sub-")
+        for column in ("t1", "t1c", "t2", "flair", "dicom"):
+            if row[column]:
+                row[column] = str(cohort / row[column])
+    first, first_later, second, _ = table
+    mixed = Path(second["dicom"])
+    # Each image belongs to one exam alone, so that the others are copies.
+    stranger = shutil.copytree(mixed, folder / "stranger" / "pre")
+    later = {
+        c: str(shutil.copytree(first_later[c], folder / "stranger" / c)) for c in ("t1", "t1c", "t2", "flair")
+    }
+    sheet = [
+        *(first, first_later),
+        second | {"patient": "stranger", "dicom": str(stranger)},
+        first_later | later | {"patient": "stranger", "cohort": second["cohort"]},
+        second | {"patient": "twice", "dicom": str(with_second_t1c(mixed, folder / "twice"))},
+        second | {"patient": "lacking", "dicom": str(without_flair(mixed, folder / "lacking"))},
+    ]
+    arguments = ["--input", str(write_sheet(folder / "sheet.csv", sheet)), "--atlas", str(atlas)]
+    arguments += ["--models", "soc,loti", "--brain_extraction", "atlas", "--tissue_segmentation", "atlas"]
+    arguments += ["--outdir", "results", "-profile", "standard"]
+    run(folder, *arguments, status=3)
+    return folder, arguments
+
+
+def test_the_exam_in_order_is_scored_and_the_others_told_with_their_reason(
+    result: tuple[Path, list[str]],
+) -> None:
+    tables = result[0] / "results" / "tables"
+    status = {row["patient"]: row["status"] for row in rows(tables / "cohort.csv")}
+    assert status == {"001": "evaluated", "stranger": "excluded", "twice": "excluded", "lacking": "excluded"}
+    scores = rows(tables / "metrics.csv")
+    assert sorted((r["patient"], r["model"]) for r in scores) == [("001", "loti"), ("001", "soc")]
+    reasons = {row["patient"]: row for row in rows(tables / "failures.csv")}
+    assert set(reasons) == {"stranger", "twice", "lacking"}
+    assert "as between different people" in reasons["stranger"]["reason"]
+    assert reasons["stranger"]["stage"] == "register follow-up"
+    assert "t1c" in reasons["twice"]["reason"].lower()
+    assert reasons["twice"]["reason"].lower().count("series") >= 2, "both candidates are named"
+    assert "flair" in reasons["lacking"]["reason"].lower()
+
+
+def test_everything_lies_where_the_truth_lies(result: tuple[Path, list[str]], cohort: Path) -> None:
+    """The truth in native space, brought along by the published transforms, meets what the pipeline found."""
+    for patient, number in (("001", "001"), ("stranger", "002")):
+        exam = result[0] / "results" / f"sub-{patient}" / "ses-pre"
+        truth = cohort / f"sub-{number}" / "truth" / "ses-pre" / "native"
+        brain = read_image(next(exam.glob("anat/*_desc-brain_mask.nii.gz")), np.uint8)
+        tumor = read_image(next(exam.glob("anat/*_desc-tumor_dseg.nii.gz")), np.uint8)
+        transform = read_transform(next(exam.rglob("*_from-t1c_to-*_xfm.tfm")))
+        masks = {}
+        for name in ("brain_mask", "tumor_dseg"):
+            image = read_image(next(truth.glob(f"*_desc-{name}.nii.gz")), np.uint8)
+            masks[name] = resample(image, brain, transform, interpolation="nearest") > 0
+        assert dice(brain.data > 0, masks["brain_mask"]) >= 0.93
+        assert dice(tumor.data > 0, masks["tumor_dseg"]) >= 0.75
+
+
+def test_every_step_leaves_a_picture_and_numbers(result: tuple[Path, list[str]]) -> None:
+    results = result[0] / "results"
+    steps = {"conversion", "brain", "alignment", "tumor", "registration"}
+    pictures = {path.name.split("_desc-")[1].removesuffix("_qc.png") for path in results.glob("qc/sub-001_*")}
+    assert steps <= pictures
+    measured = {row["stage"] for row in rows(results / "tables" / "quality.csv") if row["patient"] == "001"}
+    assert len(measured) >= len(steps)
+    report = (results / "multiqc" / "multiqc_report.html").read_text(encoding="utf-8")
+    assert "rial quality" in report, "the built-in segmenter's results are marked"
+    assert "as between different people" in report
+    methods = json.loads((results / "sub-001" / "ses-pre" / "anat" / "exam.json").read_text())
+    assert methods["tumor_quality"] == "trial"
+
+
+def test_resume_does_nothing_again(result: tuple[Path, list[str]]) -> None:
+    folder, arguments = result
+    output = run(folder, *arguments, "-resume", status=3)
+    assert set(submitted(output)) <= {"MULTIQC_REPORT", "FOLLOWUP_REGISTER", "EXAM_CONVERT"}
