@@ -2,7 +2,7 @@
 """Bring a follow-up exam to the space of its pre-operative exam by its contrast-enhanced T1.
 
 Writes, with P the prefix:
-  P_desc-registered_T1c.nii.gz        follow-up T1c on the grid of the pre-operative T1c (linear interpolation)
+  P_desc-registered_T1c.nii.gz        follow-up T1c on the grid of the pre-operative T1c
   P_desc-registered_dseg.nii.gz       its labels there (nearest neighbour), with --moving-seg
   P_desc-registered_NAME.nii.gz       each image given by --also
   P_from-fixed_to-moving_xfm.nii.gz   displacement field on the pre-operative grid (ITK, LPS mm), affine map included;
@@ -25,11 +25,26 @@ from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.growth.compilation import threads as kernel_threads
 from predictgbm.images import Image, ImageError, conform, read_image, write_image
 from predictgbm.labels import CORE, Tumor, region, to_canonical
+from predictgbm.normalisation import METHODS as SCALES
+from predictgbm.normalisation import normalise
 from predictgbm.preprocessing import derive_brain_mask
 from predictgbm.quality import write_quality
 from predictgbm.registration.longitudinal import METHODS, OTHER_PERSON, measure, register
-from predictgbm.registration.transforms import resample, write_transform
+from predictgbm.registration.transforms import Transform, read_transform, resample, write_transform
 from predictgbm.report.overlays import draw_pair
+
+
+#: Images whose intensities have a unit, and are not scaled.
+WITH_UNIT = ("ADC",)
+
+
+def read_also(text: str) -> tuple[str, Path, list[Transform]]:
+    """Take NAME=IMAGE or NAME=IMAGE,TRANSFORM apart."""
+    name, separator, rest = text.partition("=")
+    path, _, transform = rest.partition(",")
+    if not separator or not name.isidentifier():
+        raise ImageError(f"--also {text}: expected NAME=IMAGE or NAME=IMAGE,TRANSFORM, for example FLAIR=flair.nii.gz")
+    return name, Path(path), [read_transform(transform)] if transform else []
 
 
 def read_mask(path: Path | None, image: Image) -> NDArray[np.bool_]:
@@ -62,12 +77,10 @@ def run(args: argparse.Namespace) -> None:
         given = conform(read_image(args.moving_seg, np.uint8), moving)
         labels = Image(to_canonical(given.data, args.moving_labels), given.affine, given.name)
         ignored["moving_ignore"] = region(labels.data, (*CORE, Tumor.CAVITY))
-    also = {}
+    also: dict[str, tuple[Image, list[Transform]]] = {}
     for text in args.also:
-        name, separator, path = text.partition("=")
-        if not separator or not name.isidentifier():
-            raise ImageError(f"--also {text}: expected NAME=IMAGE, for example FLAIR=flair.nii.gz")
-        also[name] = read_image(path)
+        name, path, chain = read_also(text)
+        also[name] = (read_image(path, np.uint8 if name == "dseg" else np.float32), chain)
 
     with kernel_threads(args.threads):
         result = register(
@@ -83,7 +96,11 @@ def run(args: argparse.Namespace) -> None:
     warped = resample(moving, fixed, result.forward)
     warped_labels = None
     if labels is not None:
-        warped_labels = resample(labels, fixed, result.forward, interpolation="nearest")
+        source, chain = labels, []
+        if "dseg" in also:
+            given, chain = also.pop("dseg")
+            source = Image(to_canonical(given.data, args.moving_labels), given.affine, given.name)
+        warped_labels = resample(source, fixed, result.forward, *chain, interpolation="nearest")
         tumor |= warped_labels > 0
     measures = measure(result, fixed, moving, fixed_mask, moving_mask, warped, csf=csf, tumor=tumor)
     if args.quality is not None:
@@ -103,9 +120,11 @@ def run(args: argparse.Namespace) -> None:
     def write(name: str, data: NDArray[np.generic]) -> None:
         write_image(f"{args.out_prefix}_desc-registered_{name}.nii.gz", data, fixed.affine)
 
-    write("T1c", warped)
-    for name, image in also.items():
-        write(name, resample(image, fixed, result.forward))
+    for name, (image, chain) in {"T1c": (moving, []), **also}.items():
+        data = resample(image, fixed, result.forward, *chain, interpolation=args.interpolation)
+        if chain and name not in WITH_UNIT:
+            data = normalise(data, fixed_mask, args.normalisation)
+        write(name, data)
     if warped_labels is not None:
         write("dseg", warped_labels)
     write_transform(f"{args.out_prefix}_from-fixed_to-moving_xfm.nii.gz", result.forward)
@@ -142,8 +161,22 @@ def main() -> int:
         "--also",
         action="append",
         default=[],
-        metavar="NAME=IMAGE",
-        help="image in the space of the follow-up T1c",
+        metavar="NAME=IMAGE[,TRANSFORM]",
+        help="image in the space of the follow-up T1c; or on its own grid, with the ITK transform from that space to its "
+        "own, so that it is interpolated once. T1c goes before --moving in what is written, and dseg, labels, before "
+        "--moving-seg",
+    )
+    parser.add_argument(
+        "--interpolation",
+        choices=["linear", "bspline"],
+        default="linear",
+        help="of grey values (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--normalisation",
+        choices=SCALES,
+        default="percentile",
+        help="of images with a transform, ADC left out, in the pre-operative brain (default: %(default)s)",
     )
     methods = "; ".join(f"{name}: {text}" for name, (_, _, text) in METHODS.items())
     parser.add_argument(

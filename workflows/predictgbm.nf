@@ -39,7 +39,7 @@ workflow PREDICTGBM {
 
     SEGMENT(PREPARE_EXAM.out.exam, ch_atlas, ch_options)
 
-    REGISTER_FOLLOWUP(ch_followup.registered, SEGMENT.out.followup, SEGMENT.out.exam, PREPARE_EXAM.out.transform)
+    REGISTER_FOLLOWUP(ch_followup.registered, SEGMENT.out.followup, SEGMENT.out.exam, PREPARE_EXAM.out.source, PREPARE_EXAM.out.transform)
 
     PREDICT(SEGMENT.out.exam, VALIDATE_COHORT.out.score, ch_options)
 

@@ -243,6 +243,23 @@ def test_command_writes_images_labels_transforms_and_measures(tmp_path: Path) ->
     assert measures["similarity_after"]["value"] > measures["similarity_before"]["value"]
     assert (tmp_path / "p.png").stat().st_size > 0
 
+    # Images and labels on grids of their own are interpolated once: through the joined map, and not smoothed by a stop.
+    shift = np.eye(4)
+    shift[:3, 3] = 0.5, -0.25, 0.4
+    moved = Image(moving.data, np.linalg.inv(shift) @ moving.affine)
+    write_image(tmp_path / "flair.nii.gz", moved.data, moved.affine)
+    write_image(tmp_path / "own_seg.nii.gz", labels, moved.affine)
+    write_transform(tmp_path / "own.tfm", np.linalg.inv(shift))
+    own = ["--also", f"FLAIR={tmp_path / 'flair.nii.gz'},{tmp_path / 'own.tfm'}", "--normalisation", "none"]
+    own += ["--also", f"dseg={tmp_path / 'own_seg.nii.gz'},{tmp_path / 'own.tfm'}"]
+    before = read_image(f"{prefix}desc-registered_dseg.nii.gz", np.uint8).data
+    done = call(*command, *own)
+    assert done.returncode == 0, done.stderr
+    once = read_image(f"{prefix}desc-registered_FLAIR.nii.gz").data
+    np.testing.assert_allclose(once[mask], warped.data[mask], atol=0.05)
+    assert not once[~mask].any()
+    np.testing.assert_array_equal(read_image(f"{prefix}desc-registered_dseg.nii.gz", np.uint8).data, before)
+
     # Somebody else's brain is refused.
     other = (noise(image.shape, 1.5, 99) + 5) * mask
     write_image(tmp_path / "post.nii.gz", other.astype(np.float32), image.affine)

@@ -65,6 +65,7 @@ workflow PREPARE_EXAM {
         ),
     )
     exam = ch_space.aligned.mix(ch_aligned)
+    source = ch_native
     transform = EXAM_ALIGN.out.transforms
     quality = EXAM_CONVERT.out.quality.mix(BRAIN_EXTRACT.out.quality, EXAM_ALIGN.out.quality).map { _meta, json -> json }
     picture = EXAM_CONVERT.out.picture.mix(BRAIN_EXTRACT.out.picture, EXAM_ALIGN.out.picture).map { _meta, png -> png }
@@ -76,6 +77,7 @@ workflow PREPARE_EXAM {
 
     emit:
     exam // [meta, row, files]: images of the row in SRI24 space
+    source // [meta, images by column]: raw exams on their own grids
     transform // [meta, transforms from native to SRI24 space]
     quality // JSON records
     picture // PNG

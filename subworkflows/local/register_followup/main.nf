@@ -14,6 +14,7 @@ workflow REGISTER_FOLLOWUP {
     ch_registered // [meta, row, files]: follow-ups whose registered labels are given
     ch_followup // [meta, row, files]: follow-ups in SRI24 space with tumour labels, to register
     ch_exam // [meta, exam folder]
+    ch_source // [meta, images by column]: raw exams on their own grids
     ch_transform // [meta, transforms from native to SRI24 space] of raw exams
 
     main:
@@ -32,12 +33,21 @@ workflow REGISTER_FOLLOWUP {
         .map { _patient, meta, row, segmentation, exam, transform -> tuple(meta, row, segmentation, exam, transform) }
     FOLLOWUP_IMPORT(ch_import)
 
+    // Bias-corrected images exist in atlas space alone.
+    ch_placed = ch_source
+        .filter { _meta, _columns -> !params.n4 }
+        .join(ch_transform)
+        .map { meta, columns, transforms ->
+            tuple(meta, columns.subMap(['t1', 't1c', 't2', 'flair', 'adc', 'tumor_seg']).values().toList(), [transforms].flatten())
+        }
     ch_pair = ch_followup
-        .map { meta, row, files -> tuple(meta.patient, meta, row, files) }
+        .join(ch_placed, remainder: true)
+        .filter { _meta, row, _files, _sources, _transforms -> row != null }
+        .map { meta, row, files, sources, transforms -> tuple(meta.patient, meta, row, files, sources ?: [], transforms ?: []) }
         .combine(ch_target, by: 0)
-        .map { _patient, meta, row, files, exam, _transform ->
+        .map { _patient, meta, row, files, sources, transforms, exam, _transform ->
             def columns = filesByColumn(row, files)
-            tuple(meta, row + [files: columns.collectEntries { column, path -> [(column): path.name] }], columns.values().toList(), exam)
+            tuple(meta, row + [files: columns.collectEntries { column, path -> [(column): path.name] }], columns.values().toList(), exam, sources, transforms)
         }
     FOLLOWUP_REGISTER(ch_pair)
 
@@ -47,7 +57,7 @@ workflow REGISTER_FOLLOWUP {
         'register follow-up',
     ).mix(
         lostTasks(
-            ch_pair.map { meta, _row, _images, _exam -> meta },
+            ch_pair.map { meta, _row, _images, _exam, _sources, _transforms -> meta },
             FOLLOWUP_REGISTER.out.segmentation.mix(FOLLOWUP_REGISTER.out.failure).map { meta, _path -> meta },
             'register follow-up',
         )

@@ -4,7 +4,7 @@ process FOLLOWUP_REGISTER {
     label 'family_imaging'
 
     input:
-    tuple val(meta), val(row), path(images, stageAs: 'followup/*'), path(exam, stageAs: 'exam/*')
+    tuple val(meta), val(row), path(images, stageAs: 'followup/*'), path(exam, stageAs: 'exam/*'), path(sources, stageAs: 'native/*'), path(transforms, stageAs: 'xfm/*')
 
     output:
     tuple val(meta), path("${meta.id}_space-SRI24_desc-registered_dseg.nii.gz"), emit: segmentation, optional: true
@@ -19,9 +19,16 @@ process FOLLOWUP_REGISTER {
     script:
     def args = task.ext.args ?: ''
     def suffixes = [t1: 'T1w', t2: 'T2w', flair: 'FLAIR', adc: 'ADC']
-    def others = suffixes
-        .findAll { column, _suffix -> row.files.containsKey(column) }
-        .collect { column, suffix -> "--also ${suffix}=followup/${row.files[column]}" }
+    // Of a raw exam each image comes from its own grid, by one interpolation.
+    def placed = [sources].flatten().collectEntries { image ->
+        def column = image.name - '.nii.gz'
+        def transform = [transforms].flatten().find { file -> file.name.contains("_from-${column == 'tumor_seg' ? 't1c' : column}_to-") }
+        [(column): transform ? "${image},${transform}" : null]
+    }
+    def others = (suffixes + [t1c: 'T1c', tumor_seg: 'dseg'])
+        .collect { column, suffix -> [suffix, placed[column] ?: (suffixes.containsKey(column) && row.files.containsKey(column) ? "followup/${row.files[column]}" : null)] }
+        .findAll { _suffix, source -> source }
+        .collect { suffix, source -> "--also ${suffix}=${source}" }
         .join(' ')
     def summarised = row + [files: [registered_seg: "warped/${meta.id}_space-SRI24_desc-registered_dseg.nii.gz".toString()], registered_labels: 'canonical']
     """
