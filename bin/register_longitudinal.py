@@ -33,7 +33,6 @@ from predictgbm.registration.longitudinal import METHODS, OTHER_PERSON, measure,
 from predictgbm.registration.transforms import Transform, read_transform, resample, write_transform
 from predictgbm.report.overlays import draw_pair
 
-
 #: Images whose intensities have a unit, and are not scaled.
 WITH_UNIT = ("ADC",)
 
@@ -43,7 +42,9 @@ def read_also(text: str) -> tuple[str, Path, list[Transform]]:
     name, separator, rest = text.partition("=")
     path, _, transform = rest.partition(",")
     if not separator or not name.isidentifier():
-        raise ImageError(f"--also {text}: expected NAME=IMAGE or NAME=IMAGE,TRANSFORM, for example FLAIR=flair.nii.gz")
+        raise ImageError(
+            f"--also {text}: expected NAME=IMAGE or NAME=IMAGE,TRANSFORM, for example FLAIR=flair.nii.gz"
+        )
     return name, Path(path), [read_transform(transform)] if transform else []
 
 
@@ -162,9 +163,9 @@ def main() -> int:
         action="append",
         default=[],
         metavar="NAME=IMAGE[,TRANSFORM]",
-        help="image in the space of the follow-up T1c; or on its own grid, with the ITK transform from that space to its "
-        "own, so that it is interpolated once. T1c goes before --moving in what is written, and dseg, labels, before "
-        "--moving-seg",
+        help="image in the space of the follow-up T1c, or on its own grid with the ITK transform from that space to "
+        "its own, so that it is interpolated once. T1c is written in place of --moving, and labels named dseg in "
+        "place of --moving-seg",
     )
     parser.add_argument(
         "--interpolation",
