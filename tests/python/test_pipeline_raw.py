@@ -110,6 +110,9 @@ def result(atlas: Path, cohort: Path, tmp_path_factory: pytest.TempPathFactory) 
             if row[column]:
                 row[column] = str(cohort / row[column])
     first, first_later, second, _ = table
+    # The first patient's brain is extracted before surgery; elsewhere the sheet gives it.
+    for row, exam in ((first_later, "sub-001/truth/ses-post"), (second, "sub-002/truth/ses-pre")):
+        row["brain_mask"] = str(next((cohort / exam / "native").glob("*_desc-brain_mask.nii.gz")))
     mixed = Path(second["dicom"])
     # Each image belongs to one exam alone, so that the others are copies.
     stranger = shutil.copytree(mixed, folder / "stranger" / "pre")

@@ -35,19 +35,21 @@ workflow REGISTER_FOLLOWUP {
 
     // Bias-corrected images exist in atlas space alone.
     ch_placed = ch_source
-        .filter { _meta, _columns -> !params.n4 }
+        .filter { meta, _columns -> meta.role == 'followup' && !params.n4 }
         .join(ch_transform)
         .map { meta, columns, transforms ->
-            tuple(meta, columns.subMap(['t1', 't1c', 't2', 'flair', 'adc', 'tumor_seg']).values().toList(), [transforms].flatten())
+            def images = columns.subMap(['t1', 't1c', 't2', 'flair', 'adc', 'tumor_seg']).values().toList()
+            tuple(meta, [images: images, transforms: [transforms].flatten()])
         }
     ch_pair = ch_followup
+        .map { meta, row, files -> tuple(meta, [row: row, columns: filesByColumn(row, files)]) }
         .join(ch_placed, remainder: true)
-        .filter { _meta, row, _files, _sources, _transforms -> row != null }
-        .map { meta, row, files, sources, transforms -> tuple(meta.patient, meta, row, files, sources ?: [], transforms ?: []) }
+        .filter { _meta, followup, _placed -> followup != null }
+        .map { meta, followup, placed -> tuple(meta.patient, meta, followup, placed ?: [images: [], transforms: []]) }
         .combine(ch_target, by: 0)
-        .map { _patient, meta, row, files, sources, transforms, exam, _transform ->
-            def columns = filesByColumn(row, files)
-            tuple(meta, row + [files: columns.collectEntries { column, path -> [(column): path.name] }], columns.values().toList(), exam, sources, transforms)
+        .map { _patient, meta, followup, placed, exam, _transform ->
+            def row = followup.row + [files: followup.columns.collectEntries { column, path -> [(column): path.name] }]
+            tuple(meta, row, followup.columns.values().toList(), exam, placed.images, placed.transforms)
         }
     FOLLOWUP_REGISTER(ch_pair)
 
