@@ -16,8 +16,9 @@ from predictgbm.masks import dice
 #: A brain that shares less than this with the atlas brain (Dice) does not lie in atlas space. The brain of MNI152 has
 #: 1,887 ml: one of 900 ml that lies wholly within it reaches .65.
 MINIMUM_ATLAS_DICE = 0.6
-#: An exam is flagged if less of the smaller brain, its own or the atlas's, lies within the larger. Dice would flag a brain
-#: of 1,450 ml for its size in MNI152. Aligned rigidly .966 to .994 in SRI24 and .981 in MNI152, moved by 10 mm .88 to .955.
+#: An exam is flagged if less of the smaller brain, its own or the atlas's, lies within the larger. Dice would flag a
+#: brain of 1,450 ml for its size in MNI152. Aligned rigidly, a real exam has .994 in SRI24 and .981 in MNI152 and a
+#: simulated one .966; moved by 10 mm they have .88 to .955.
 EXPECTED_ATLAS_OVERLAP = 0.92
 
 #: Depth of the atlas's rim, mostly cortex and cerebrospinal fluid, that stands in for brain beyond the atlas.
