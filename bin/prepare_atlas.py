@@ -127,7 +127,10 @@ def write_atlas(source: Path, out: Path, notice: str, facts: dict[str, str]) -> 
         exact = (image.data == image.data.astype(kind)).all()
         write_image(out / name, image.data.astype(kind) if exact else image.data, image.affine)
     (out / "NOTICE").write_text(notice)
-    manifest = {**facts, "files": {name: checksum(out / name) for name in [*names, "NOTICE"]}}
+    manifest: dict[str, object] = {
+        **facts,
+        "files": {name: checksum(out / name) for name in [*names, "NOTICE"]},
+    }
     (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     load_atlas(out)  # refuses what the simulator could not use
     if HEAD in names:
