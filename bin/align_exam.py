@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Bring the images of a raw exam to atlas space.
 
-Each contrast is registered rigidly to the T1c and the T1c to the SRI24 atlas; both maps are joined, so that every image
+Each contrast is registered rigidly to the T1c and the T1c to the atlas; both maps are joined, so that every image
 is interpolated once. What is outside the brain becomes 0. Intensities of T1, T1c, T2 and FLAIR are scaled within the
 brain; ADC and PET keep their units, labels their values.
 """
@@ -47,7 +47,7 @@ def main() -> int:
         "--out-dir",
         type=Path,
         required=True,
-        help="folder to write to: <column>.nii.gz and xfm/from-<column>_to-SRI24_xfm.tfm",
+        help="folder to write to: <column>.nii.gz and xfm/from-<column>_to-<space>_xfm.tfm",
     )
     parser.add_argument(
         "--atlas-transform",
@@ -103,7 +103,7 @@ def main() -> int:
             write_image(args.out_dir / f"{column}.nii.gz", data, atlas.affine)
         write_image(args.out_dir / "brain_mask.nii.gz", result.brain_mask, atlas.affine)
         for column, matrix in result.transforms.items():
-            path = args.out_dir / "xfm" / f"from-{column}_to-SRI24_xfm.tfm"
+            path = args.out_dir / "xfm" / f"from-{column}_to-{atlas.space}_xfm.tfm"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_transform(path, matrix)
         if args.quality:

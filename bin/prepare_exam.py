@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Make the prepared folder of one pre-operative exam in SRI24 space.
+"""Make the prepared folder of one pre-operative exam in atlas space.
 
-All files are brought to the voxel order of the T1c and named sub-X_ses-Y_space-SRI24_<suffix>.nii.gz; tumour
+All files are brought to the voxel order of the T1c and named sub-X_ses-Y_space-<atlas>_<suffix>.nii.gz; tumour
 labels become canonical (1 necrosis, 2 oedema, 3 enhancing, 4 cavity). Without a brain mask, the non-zero T1c
 is taken; without tissue maps, those of the atlas. exam.json states what was given, what was derived, and
 volumes in ml.
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from predictgbm.atlas import load_atlas, normalise_tissue
+from predictgbm.atlas import load_atlas, normalise_tissue, read_space
 from predictgbm.cohort.rows import find_files, read_row
 from predictgbm.exam import file_name
 from predictgbm.failures import add_failure_options, run_reporting
@@ -36,7 +36,8 @@ CORE_OUTSIDE_WARNING = 0.01
 def prepare(row: dict[str, Any], files: dict[str, Path], atlas: Path, folder: Path) -> dict[str, Any]:
     """Write the prepared exam and return what exam.json says of it."""
     meta = row["meta"]
-    prefix = f"{meta['id']}_space-SRI24"
+    space = read_space(atlas)
+    prefix = f"{meta['id']}_space-{space}"
     reference = read_image(files["t1c"])
     warnings = []
     # What earlier steps of the pipeline have made, where the samplesheet gave nothing.
@@ -88,6 +89,7 @@ def prepare(row: dict[str, Any], files: dict[str, Path], atlas: Path, folder: Pa
 
     return {
         **meta,
+        "space": space,
         **facts,
         "brain_mask": made.get("brain_mask", "given") if given else "derived from T1c",
         "tumor_seg": made.get("tumor_seg", "given"),

@@ -110,6 +110,9 @@ def main() -> int:
     parser.add_argument(
         "--algorithm", type=Path, required=True, metavar="JSON", help="entry of assets/tumor_algorithms.yml"
     )
+    parser.add_argument(
+        "--space", metavar="NAME", help="atlas space of the exam, to compare with the algorithm's"
+    )
     parser.add_argument("--weights", type=Path, metavar="DIR", help="files the image needs beside itself")
     parser.add_argument("--engine", choices=["auto", "docker", "podman", "apptainer"], default="auto")
     parser.add_argument(
@@ -151,8 +154,10 @@ def main() -> int:
         meta = {"patient": args.patient, "session": args.session}
         method = f"{algorithm.name} ({algorithm.reference})"
         note = ""
-        if algorithm.space not in (None, "SRI24"):
-            note = f"{algorithm.name} was trained on images in {algorithm.space}, this exam is in SRI24"
+        if args.space and algorithm.space not in (None, args.space):
+            note = (
+                f"{algorithm.name} was trained on images in {algorithm.space}, this exam is in {args.space}"
+            )
         if args.quality:
             write_quality(args.quality, meta, "tumor", measures, method=method, note=note)
         if args.picture:

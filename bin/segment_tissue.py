@@ -16,6 +16,7 @@ import numpy as np
 from predictgbm.atlas import load_atlas
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.images import Image, ImageError, conform, read_image, write_image
+from predictgbm.preprocessing import EXPECTED_ATLAS_OVERLAP
 from predictgbm.quality import Measure, write_quality
 from predictgbm.report.overlays import draw_contours
 from predictgbm.segmentation.tissue import METHODS, segment_tissue
@@ -73,10 +74,10 @@ def main() -> int:
         if args.quality:
             measures = [
                 Measure(
-                    "atlas_dice",
-                    facts["atlas_dice"],
-                    "Overlap of the brain with the atlas's (Dice)",
-                    least=0.85,
+                    "atlas_overlap",
+                    facts["atlas_overlap"],
+                    "Share of the smaller brain, the exam's or the atlas's, within the larger",
+                    least=EXPECTED_ATLAS_OVERLAP,
                 )
             ]
             if args.method != "atlas":

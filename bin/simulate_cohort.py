@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictgbm import __version__
-from predictgbm.atlas import load_atlas
+from predictgbm.atlas import ATLASES, load_atlas
 from predictgbm.exam import file_name
 from predictgbm.images import Image, ImageError, write_image
 from predictgbm.registration.transforms import write_transform
@@ -134,17 +134,19 @@ def write_field(path: Path, field: NDArray[np.float32], affine: NDArray[np.float
     nib.save(image, path)
 
 
-def write_patient(folder: Path, name: str, patient: SimulatedPatient, base: Path) -> list[dict[str, object]]:
+def write_patient(
+    folder: Path, name: str, patient: SimulatedPatient, space: str, base: Path
+) -> list[dict[str, object]]:
     """Write all files of a patient; return its two rows of the samplesheet that lies in ``base``."""
     pre, post = folder / "ses-pre", folder / "ses-post"
     pre.mkdir(parents=True, exist_ok=True)
     post.mkdir(parents=True, exist_ok=True)
-    atlas_space = f"{name}_ses-pre_space-SRI24"
+    atlas_space = f"{name}_ses-pre_space-{space}"
     files = {
         "preop": write_exam(pre, atlas_space, patient.preop),
         "followup": write_exam(post, f"{name}_ses-post", patient.followup),
     }
-    registered = post / f"{name}_ses-post_space-SRI24_desc-recurrence_dseg.nii.gz"
+    registered = post / f"{name}_ses-post_space-{space}_desc-recurrence_dseg.nii.gz"
     write_image(registered, patient.registered_seg, patient.preop.affine)
     density = np.rint(patient.density * 4096) / np.float32(4096)
     write_image(pre / f"{atlas_space}_desc-cells_density.nii.gz", density, patient.preop.affine)
@@ -162,7 +164,7 @@ def write_patient(folder: Path, name: str, patient: SimulatedPatient, base: Path
         paths = {key: path.relative_to(base).as_posix() for key, path in files[role].items()}
         row: dict[str, object] = dict.fromkeys(COLUMNS, "")
         row |= {"patient": name, "session": session, "cohort": patient.cohort, "role": role, "days": days}
-        row["space"] = "SRI24"
+        row["space"] = space
         row |= {key: paths[key] for key in ("t1", "t1c", "t2", "flair", "brain_mask", "tumor_seg")}
         row |= {"adc": paths.get("adc", ""), "tumor_labels": "canonical"}
         row |= {f"tissue_{key}": paths[key] for key in ("wm", "gm", "csf")}
@@ -183,12 +185,12 @@ def write_scan(path: Path, image: Image) -> None:
 
 
 def write_raw_patient(
-    out: Path, name: str, number: int, seed: int, raw: RawPatient, dicom: bool
+    out: Path, name: str, number: int, seed: int, raw: RawPatient, space: str, dicom: bool
 ) -> list[dict[str, object]]:
     """Write both raw exams of a patient and their truth; return its two rows of the samplesheet."""
     truth = out / name / "truth"
     patient = raw.patient
-    write_sheet(truth / "samplesheet.csv", COLUMNS, write_patient(truth, name, patient, truth))
+    write_sheet(truth / "samplesheet.csv", COLUMNS, write_patient(truth, name, patient, space, truth))
     identity = f"SIM{number:03d}"
     first_day = date(2020, 1, 6) + timedelta(days=number % 700)
     rows = []
@@ -220,7 +222,7 @@ def write_raw_patient(
 
         beside = truth / f"ses-{session}"
         write_exam(beside / "native", f"{prefix}_space-T1c", exam.truth)
-        write_transform(beside / "xfm" / "from-t1c_to-SRI24_xfm.tfm", exam.t1c_from_atlas)
+        write_transform(beside / "xfm" / f"from-t1c_to-{space}_xfm.tfm", exam.t1c_from_atlas)
         for column, matrix in exam.from_t1c.items():
             if column != "t1c":
                 write_transform(beside / "xfm" / f"from-{column}_to-t1c_xfm.tfm", matrix)
@@ -257,11 +259,12 @@ class Worker:
     def make(self, number: int) -> list[dict[str, object]]:
         """Simulate and write one patient; return its rows of the samplesheet."""
         name, seed, out = f"sub-{number:03d}", self.arguments.seed, self.arguments.out
+        space = self.simulator.atlas.space
         if self.arguments.raw:
             raw = simulate_raw(self.simulator, seed, number, adc=self.arguments.adc)
-            return write_raw_patient(out, name, number, seed, raw, self.arguments.dicom)
+            return write_raw_patient(out, name, number, seed, raw, space, self.arguments.dicom)
         patient = self.simulator.patient(seed, number, adc=self.arguments.adc)
-        return write_patient(out / name, name, patient, out)
+        return write_patient(out / name, name, patient, space, out)
 
     def remember(self) -> None:
         """Keep this worker in the process that calls, for :meth:`make_here`."""
@@ -273,13 +276,14 @@ class Worker:
         return Worker.current.make(number)
 
 
-def write_description(out: Path, arguments: argparse.Namespace) -> None:
+def write_description(out: Path, space: str, arguments: argparse.Namespace) -> None:
+    source = ATLASES.get(space)
     description = {
         "Name": "Simulated longitudinal glioblastoma patients",
         "BIDSVersion": "1.9.0",
         "DatasetType": "derivative",
         "Simulated": True,
-        "License": "CC BY-SA 3.0",
+        "License": source.licence if source else f"as the atlas {space}",
         "GeneratedBy": [
             {
                 "Name": "predictgbm simulate_cohort",
@@ -293,7 +297,7 @@ def write_description(out: Path, arguments: argparse.Namespace) -> None:
                 },
             }
         ],
-        "SourceDatasets": [{"DOI": "10.1002/hbm.20906", "Version": "SRI24"}],
+        "SourceDatasets": [{**({"DOI": source.doi} if source else {}), "Version": space}],
     }
     (out / "dataset_description.json").write_text(json.dumps(description, indent=2) + "\n")
 
@@ -315,7 +319,7 @@ def main() -> int:
                 print(f"patient {number} of {arguments.patients}", file=sys.stderr, flush=True)
         columns = (RAW_COLUMNS if arguments.dicom else RAW_COLUMNS[:-1]) if arguments.raw else COLUMNS
         write_sheet(arguments.out / "samplesheet.csv", columns, rows)
-        write_description(arguments.out, arguments)
+        write_description(arguments.out, worker.simulator.atlas.space, arguments)
     except (ImageError, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 2

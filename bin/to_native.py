@@ -24,7 +24,7 @@ def main() -> int:
         "--transform",
         type=Path,
         required=True,
-        help="way of the contrast to the atlas: xfm/from-<column>_to-SRI24_xfm.tfm of align_exam.py",
+        help="way of the contrast to the atlas: xfm/from-<column>_to-<space>_xfm.tfm of align_exam.py",
     )
     parser.add_argument(
         "--reference", type=Path, required=True, help="image of that contrast on its native grid (NIfTI)"

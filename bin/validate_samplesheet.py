@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from predictgbm.atlas import DEFAULT_SPACE
 from predictgbm.cohort.faults import format_fault
 from predictgbm.cohort.samplesheet import check_samplesheet
 
@@ -25,6 +26,9 @@ def main() -> int:
     parser.add_argument(
         "--schema", type=Path, default=SCHEMA, help="JSON schema of the rows (default: %(default)s)"
     )
+    parser.add_argument(
+        "--space", default=DEFAULT_SPACE, help="atlas space of the run, --atlas_space (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="JSON to write: rows, faults, models_scores")
     parser.add_argument("--format", action="store_true", help="also print each fault on a line")
     args = parser.parse_args()
@@ -34,7 +38,7 @@ def main() -> int:
     except OSError as error:
         print(f"ERROR: {error.filename}: cannot be read ({error.strerror}); check the path", file=sys.stderr)
         return 2
-    cohort = check_samplesheet(content, schema)
+    cohort = check_samplesheet(content, schema, args.space)
     name = args.name or args.sheet.name
     if args.format:
         for fault in cohort["faults"]:

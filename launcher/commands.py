@@ -4,7 +4,8 @@ Usage
   ./predictgbm demo [options]        set up, then run the benchmark on the simulated cohort of six patients
   ./predictgbm run [options]         set up, then `nextflow run` this pipeline with all the options given
   ./predictgbm test [options]        set up for development, then run every test (options go to pytest)
-  ./predictgbm setup [--hdbet]       only set up (Python packages, Java, Nextflow, atlas; HD-BET with PyTorch)
+  ./predictgbm setup [options]       only set up (Python packages, Java, Nextflow, atlas); --hdbet: HD-BET with PyTorch,
+                                     too; --atlas_space MNI152: the atlas in that space
   ./predictgbm nextflow [arguments]  the Nextflow that the pipeline uses, with any arguments
   ./predictgbm --help                this text
 
@@ -13,7 +14,7 @@ Options of the pipeline: ./predictgbm run --help; examples and files: docs/usage
 Variables
   PREDICTGBM_CACHE   folder for what is fetched or made once     (default: ~/.cache/predictgbm)
   PREDICTGBM_PYTHON  Python interpreter to build .venv with      (default: python3, 3.10 or later)
-  PREDICTGBM_ATLAS   prepared SRI24 atlas folder to use          (default: made in the cache)
+  PREDICTGBM_ATLAS   prepared atlas folder to use                (default: made in the cache)
   NXF_VER            version of Nextflow                         (default: that on PATH, else 24.10.0)
   JAVA_HOME          Java to run Nextflow on, 17 to 24           (default: that on PATH, else fetched)
 """
@@ -37,6 +38,8 @@ import python_env
 from console import SetupError, run_step, say, step
 from storage import ROOT, cache_folder, digest, made_once
 
+#: Spaces whose atlas is prepared by their name; the first where none is asked for.
+ATLAS_SPACES = ("SRI24", "MNI152")
 #: Where the demo publishes, in the folder it is started from.
 DEMO_RESULTS = "results/demo"
 
@@ -56,19 +59,30 @@ def base_environment(programs: Path) -> dict[str, str]:
     return env
 
 
-def atlas() -> Path:
-    """Return the folder of the prepared SRI24 atlas, made on first use."""
+def atlas(space: str | None) -> Path:
+    """Return the folder of the prepared atlas in a space (None: the default), made on first use."""
     given = os.environ.get("PREDICTGBM_ATLAS")
     if given:
         if not Path(given).is_dir():
             raise SetupError(f"PREDICTGBM_ATLAS names {given}, which is not a folder")
         return Path(given).absolute()
-    target = cache_folder() / "atlas" / "sri24-2"
+    space = space or ATLAS_SPACES[0]
+    if space not in ATLAS_SPACES:
+        raise SetupError(
+            f"--atlas_space: '{space}' is not one of {', '.join(ATLAS_SPACES)}; for an atlas of your own "
+            "give its folder by --atlas, too"
+        )
+    # The number is that of the folder's layout.
+    target = cache_folder() / "atlas" / f"{space}-3"
     with made_once(target) as folder:
         if folder is not None:
-            with step("preparing the SRI24 atlas (60 MB)"):
+            with step(f"preparing the {space} atlas (60 MB)"):
                 run_step(
-                    [python_env.VENV / "bin" / "python", ROOT / "bin" / "prepare_atlas.py", "--out", folder],
+                    [
+                        python_env.VENV / "bin" / "python",
+                        ROOT / "bin" / "prepare_atlas.py",
+                        *("--space", space, "--out", folder),
+                    ],
                     env=base_environment(python_env.VENV / "bin"),
                     progress=str.strip,
                 )
@@ -104,17 +118,19 @@ def option(arguments: list[str], name: str) -> str | None:
     return found
 
 
-def names_atlas(arguments: list[str]) -> bool:
-    """Return whether the user chooses an atlas: as an option, or in a file of parameters or settings."""
-    if option(arguments, "--atlas") is not None:
-        return True
-    for name in ("-params-file", "-c", "-config", "-C"):
-        file = option(arguments, name)
+def parameter(arguments: list[str], name: str) -> str | None:
+    """Return what the user gives for a parameter: as an option, or in a file of parameters or settings."""
+    given = option(arguments, f"--{name}")
+    if given is not None:
+        return given
+    for kind in ("-params-file", "-c", "-config", "-C"):
+        file = option(arguments, kind)
         if file and Path(file).is_file():
             text = Path(file).read_text(errors="replace")
-            if re.search(r"""^[\s{,]*["']?(params\.)?atlas["']?\s*[:=]""", text, re.MULTILINE):
-                return True
-    return False
+            line = rf"""^[\s{{,]*["']?(?:params\.)?{name}["']?\s*[:=]\s*["']?([^\s"',}}]*)"""
+            if found := re.findall(line, text, re.MULTILINE):
+                return str(found[-1])
+    return None
 
 
 def needs_hdbet(arguments: list[str]) -> bool:
@@ -172,8 +188,8 @@ def pipeline_command(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     outdir = option(arguments, "--outdir")
     if outdir is not None:
         check_writable(outdir)
-    if not {"--help", "-h", "-help"} & set(arguments) and not names_atlas(arguments):
-        arguments += ["--atlas", str(atlas())]
+    if not {"--help", "-h", "-help"} & set(arguments) and parameter(arguments, "atlas") is None:
+        arguments += ["--atlas", str(atlas(parameter(arguments, "atlas_space")))]
     arguments = ["run", str(ROOT / "main.nf"), *arguments]
     env = base_environment(programs) | engine.environment | nextflow.environment(arguments)
     if not {"--help", "-h", "-help"} & set(arguments):
@@ -266,16 +282,20 @@ def raw_nextflow(arguments: list[str]) -> int:
 
 def setup(arguments: list[str]) -> int:
     """Make all that `run` needs, and say what it is."""
-    if set(arguments) - {"--hdbet"}:
-        raise SetupError(f"setup knows the option --hdbet only, got: {' '.join(arguments)}")
+    space = option(arguments, "--atlas_space")
+    known = {"--hdbet", "--atlas_space", f"--atlas_space={space}", *filter(None, [space])}
+    if set(arguments) - known:
+        raise SetupError(
+            f"setup knows the options --hdbet and --atlas_space only, got: {' '.join(arguments)}"
+        )
     programs = python_env.prepare()
-    if arguments:
+    if "--hdbet" in arguments:
         python_env.add_hdbet()
     engine = nextflow.find()
     say(f"Python packages: {programs.parent}")
     origin = "from PATH" if len(engine.command) == 1 else "fetched, runs on"
     say(f"Nextflow {engine.version}: {origin} {engine.command[0]}")
-    say(f"atlas: {atlas()}")
+    say(f"atlas: {atlas(space)}")
     return 0
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from predictgbm.atlas import Atlas
 from predictgbm.images import Image, ImageError
-from predictgbm.masks import dice
-from predictgbm.preprocessing import MINIMUM_ATLAS_DICE
+from predictgbm.masks import dice, overlap_coefficient
+from predictgbm.preprocessing import EXPECTED_ATLAS_OVERLAP, MINIMUM_ATLAS_DICE
 from predictgbm.quality import Measure
 from predictgbm.registration.linear import Kind, register_linear
 from predictgbm.registration.transforms import Interpolation, Transform, resample
@@ -30,8 +30,6 @@ LABELS = frozenset({"tumor_seg"})
 #: Contrast agrees with the T1c if their normalised mutual information is at least this. A real exam has 1.028 to 1.039,
 #: moved by 10 mm 1.009 to 1.011; simulated exams have 1.05 to 1.35, moved 1.02 to 1.04, and pass this limit either way.
 MINIMUM_SIMILARITY = 1.02
-#: Brains that overlap the atlas's by less than this (Dice) after alignment are flagged.
-EXPECTED_ATLAS_DICE = 0.85
 #: Voxel size at which mutual information is compared, in mm.
 SPACING = 1.5
 #: Bins of the joint histogram.
@@ -46,7 +44,7 @@ class Alignment:
     ----------
     images : column -> array of the atlas's shape, 0 outside the brain
     brain_mask : bool array of that shape
-    transforms : column -> matrix (4, 4) from SRI24 to the image's own space, RAS mm
+    transforms : column -> matrix (4, 4) from the atlas to the image's own space, RAS mm
     measures : what was measured of the result
     """
 
@@ -194,12 +192,15 @@ def align(
     overlap = dice(brain, atlas.brain_mask)
     if not overlap >= MINIMUM_ATLAS_DICE:
         raise ImageError(
-            f"{t1c.name}: could not be registered to the atlas, the brains overlap by {overlap:.0%} (Dice), at least "
-            f"{MINIMUM_ATLAS_DICE:.0%} expected; check the brain mask and the orientation in the header"
+            f"{t1c.name}: could not be registered to {atlas.space}, the brains overlap by {overlap:.0%} (Dice), "
+            f"at least {MINIMUM_ATLAS_DICE:.0%} expected; check the brain mask and the orientation in the header"
         )
     measures = [
         Measure(
-            "atlas_dice", overlap, "Overlap of the brain with the atlas's (Dice)", least=EXPECTED_ATLAS_DICE
+            "atlas_overlap",
+            overlap_coefficient(brain, atlas.brain_mask),
+            "Share of the smaller brain, the exam's or the atlas's, within the larger",
+            least=EXPECTED_ATLAS_OVERLAP,
         )
     ]
     aligned: dict[str, NDArray[Any]] = {}
@@ -277,7 +278,7 @@ def to_native(image: Image, reference: Image, matrix: Matrix, *, labels: bool) -
     reference
         Image of the contrast, on its own grid.
     matrix
-        Way of the contrast as in :attr:`Alignment.transforms`, SRI24 to the contrast, RAS mm.
+        Way of the contrast as in :attr:`Alignment.transforms`, atlas to the contrast, RAS mm.
     labels
         A voxel gets the label that has the largest share of it when each is interpolated linearly, which rounds
         corners less than the nearest voxel does. Otherwise the image is interpolated linearly.

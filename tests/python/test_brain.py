@@ -142,7 +142,7 @@ def test_the_upright_grid_covers_an_oblique_image_and_the_mask_comes_back() -> N
 
 
 def test_an_atlas_folder_without_a_head_names_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"mni152_T1w.nii.gz.*prepare_atlas.py"):
+    with pytest.raises(ImageError, match=r"desc-head_T1w.nii.gz.*prepare_atlas.py"):
         load_head(tmp_path)
     head, brain = phantom(*TEMPLATE, np.eye(4))
     write_image(tmp_path / HEAD, head.data, head.affine)

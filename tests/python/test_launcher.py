@@ -277,6 +277,32 @@ def test_ctrl_c_ends_the_run(hello: Path) -> None:
     assert list(hello.glob("work/*/*/.exitcode")) == [] or "SIGINT" in (hello / ".nextflow.log").read_text()
 
 
+def test_the_atlas_is_prepared_in_the_space_asked_for(
+    launcher: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREDICTGBM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("PREDICTGBM_ATLAS", raising=False)
+    calls: list[list[object]] = []
+    monkeypatch.setattr(launcher, "run_step", lambda command, **_: calls.append(command))
+    Path("given.yml").write_text("outdir: here\natlas_space: MNI152 # as BraTS 2024\n")
+    Path("given.json").write_text('{"atlas_space": "MNI152"}')
+    Path("given.config").write_text("params.atlas_space = 'MNI152'\n")
+    ways = (
+        ["--atlas_space", "MNI152"],
+        *(["-params-file", name] for name in ("given.yml", "given.json")),
+        ["-c", "given.config"],
+    )
+    for arguments in ways:
+        assert launcher.parameter(arguments, "atlas_space") == "MNI152"
+        assert launcher.parameter(arguments, "atlas") is None
+    folders = [launcher.atlas(space) for space in (None, "SRI24", "MNI152")]
+    assert [folder.name for folder in folders] == ["SRI24-3", "SRI24-3", "MNI152-3"]
+    assert [command[command.index("--space") + 1] for command in calls] == ["SRI24", "MNI152"]
+    with pytest.raises(launcher.SetupError, match=r"'MNI' is not one of SRI24, MNI152.*--atlas"):
+        launcher.atlas("MNI")
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -298,7 +324,7 @@ def test_an_atlas_of_the_user_is_left_alone(
     Path("given.json").write_text('{"outdir": "here",\n "atlas": "/some/folder"}\n')
     Path("given.config").write_text("params {\n    atlas = '/some/folder'\n}\n")
     Path("other.yml").write_text("outdir: here # not the atlas: that one is made\n")
-    assert launcher.names_atlas(arguments) is named
+    assert (launcher.parameter(arguments, "atlas") is not None) is named
 
 
 def test_last_value_of_an_option_counts(launcher: ModuleType) -> None:

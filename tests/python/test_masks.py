@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from predictgbm.masks import bounding_box, dice
+from predictgbm.masks import bounding_box, dice, overlap_coefficient
 
 masks = arrays(bool, array_shapes(min_dims=3, max_dims=3, max_side=6))
 
@@ -42,3 +42,6 @@ def test_overlap() -> None:
     assert dice(a, a) == 1
     assert dice(a, ~a) == 0
     assert math.isnan(dice(a & ~a, b & ~b))
+    assert overlap_coefficient(a, b) == pytest.approx(1 / min(a.sum(), b.sum()))
+    assert overlap_coefficient(a, a | b) == 1
+    assert math.isnan(overlap_coefficient(a, b & ~b))

@@ -285,6 +285,50 @@ def test_predict_on_a_real_exam(tmp_path: Path) -> None:
     )
 
 
+def test_a_run_in_mni152_says_so_in_every_name(tmp_path: Path) -> None:
+    """The atlas is prepared by the launcher; what is published lies where MNI152 has its brain."""
+    options = ("--simulate", 1, "--simulate_spacing", 4, "--models", "soc", "--bootstrap_draws", 1000)
+    run(tmp_path, "-profile", "standard", *options, "--atlas_space", "MNI152", "--outdir", "results")
+    results = tmp_path / "results"
+    published = [path.relative_to(results).as_posix() for path in results.rglob("*")]
+    assert not [name for name in published if "SRI24" in name]
+    patient = results / "sub-001"
+    spaces = [re.findall(r"_space-([^_]+)_", path.name) for path in patient.rglob("*.nii.gz")]
+    assert len(spaces) > 10
+    assert {tuple(found) for found in spaces} == {("MNI152",)}
+    brain = read_image(next(patient.glob("ses-pre/anat/*_desc-brain_mask.nii.gz")), np.uint8)
+    centre = brain.affine @ [*np.argwhere(brain.data > 0).mean(axis=0), 1]
+    np.testing.assert_allclose(centre[:3], (0, -22, 9), atol=6)
+    for image in patient.rglob("*.nii.gz"):
+        assert same_grid(read_image(image), brain), image.name
+    assert json.loads((patient / "ses-pre" / "anat" / "exam.json").read_text())["space"] == "MNI152"
+    sources = json.loads((results / "dataset_description.json").read_text())["SourceDatasets"]
+    assert {"DOI": "10.1016/j.neuroimage.2010.07.033", "Version": "MNI152"} in sources
+    assert {row["space"] for row in rows(results / "simulated" / "samplesheet.csv")} == {"MNI152"}
+    report = (results / "multiqc" / "multiqc_report.html").read_text(encoding="utf-8")
+    assert "the MNI152 atlas" in report
+    assert "Rohlfing" not in report
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ({"space": "SRI24"}, "--atlas_space: the run is in MNI152, the atlas in"),
+        ({"files": {}}, "does not name its space"),
+    ],
+)
+def test_an_atlas_of_another_space_stops_the_run(
+    tmp_path: Path, manifest: dict[str, object], message: str
+) -> None:
+    folder = tmp_path / "atlas"
+    folder.mkdir()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    options = ("--simulate", 1, "--atlas", folder, "--atlas_space", "MNI152", "--outdir", "results")
+    output = run(tmp_path, "-profile", "standard", *options, status=1)
+    assert message in output
+    assert not submitted(output)
+
+
 def test_all_faults_of_a_sheet_come_at_once_and_nothing_runs(
     sheet: list[dict[str, str]], tmp_path: Path
 ) -> None:

@@ -189,7 +189,15 @@ def write_run(
         '"MODEL_PREDICT":\n  python: "3.11.7"\n  numba: 0.60\n"PLAN_MAKE":\n  python: "3.11.7"\n'
     )
     (folder / "params.json").write_text(
-        json.dumps({"margin": 15, "min_followup_days": 84, "followup_rule": "first", "simulate": n})
+        json.dumps(
+            {
+                "atlas_space": "MNI152",
+                "margin": 15,
+                "min_followup_days": 84,
+                "followup_rule": "first",
+                "simulate": n,
+            }
+        )
     )
     (folder / "models" / "1").mkdir(parents=True)
     (folder / "models" / "1" / "models.yml").symlink_to(ROOT / "assets" / "models.yml")
@@ -427,6 +435,21 @@ def test_methods_text_tells_how_raw_images_were_processed(run: Path) -> None:
     assert html.count("by the method ncc,") == 1
     assert "dcm2niix" not in html
     assert "Isensee" in html
+
+
+@pytest.mark.parametrize(
+    ("space", "cited", "absent"),
+    [("SRI24", "Rohlfing", "Fonov"), ("MNI152", "Fonov", "Rohlfing"), ("Own1", "the Own1 atlas", "Fonov")],
+)
+def test_methods_text_names_the_atlas_of_the_run(run: Path, space: str, cited: str, absent: str) -> None:
+    results = Results(run)
+    results.parameters["atlas_space"] = space
+    html = methods_text(results)
+    assert f"in the space of the {space} atlas" in html
+    assert cited in html
+    assert absent not in html
+    del results.parameters["atlas_space"]
+    assert "in the space of" not in methods_text(results)
 
 
 def test_methods_text_cites_each_work_once_and_in_order(run: Path) -> None:

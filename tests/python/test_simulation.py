@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import linalg, ndimage
+from small_exam import name_space
 
 from predictgbm.atlas import T1, TISSUES, Atlas, load_atlas
 from predictgbm.exam import Exam
@@ -297,6 +299,7 @@ def atlas_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     affine[:3, 3] = (-160, 10, 0)
     for name, data in head().items():
         write_image(folder / name, data, affine)
+    name_space(folder)
     return folder
 
 
@@ -468,7 +471,7 @@ def test_landmarks_agree_with_the_field_and_mark_the_same_tissue(patients: list[
 def test_an_oblique_atlas_is_refused(atlas: Atlas) -> None:
     affine = atlas.affine.copy()
     affine[0, 1] = 0.5
-    oblique = Atlas(atlas.t1, atlas.wm, atlas.gm, atlas.csf, atlas.brain_mask, affine, atlas.spacing)
+    oblique = replace(atlas, affine=affine)
     with pytest.raises(ImageError, match="cubic voxels"):
         Simulator(oblique, SPACING)
 

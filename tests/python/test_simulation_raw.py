@@ -16,6 +16,7 @@ import pytest
 import SimpleITK
 from numpy.typing import NDArray
 from scipy import ndimage
+from small_exam import name_space
 
 from predictgbm.atlas import T1, TISSUES, load_atlas
 from predictgbm.images import conform, read_image, same_grid, write_image
@@ -51,6 +52,7 @@ def atlas_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_image(folder / T1, np.where(brain, np.maximum(t1, 100), 0).astype(np.float32), affine)
     for name, array in maps.items():
         write_image(folder / TISSUES[name], array, affine)
+    name_space(folder)
     return folder
 
 

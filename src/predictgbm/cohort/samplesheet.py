@@ -17,6 +17,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from predictgbm.atlas import ATLASES
 from predictgbm.cohort.faults import Fault
 from predictgbm.labels import LabelError, parse_convention
 
@@ -32,8 +33,8 @@ TEXT_COLUMNS = ("patient", "session", "cohort", "role", "days", "space", "tumor_
 #: Columns that hold a NIfTI file or a DICOM folder.
 IMAGE_COLUMNS = ("t1", "t1c", "t2", "flair", "adc", "dti", "pet")
 
-#: Values of column ``space``.
-NATIVE, ATLAS = "native", "SRI24"
+#: Column ``space`` of raw exams; all others lie in the atlas space of the run.
+NATIVE = "native"
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
@@ -63,13 +64,12 @@ class Row:
         """Role as written."""
         return self.cells.get("role", "")
 
-    @property
-    def space(self) -> str:
-        """Space of the images: as written, else native where there is a DICOM folder and SRI24 where not."""
+    def space(self, atlas: str) -> str:
+        """Space of the images: as written, else native where there is a DICOM folder and the atlas's where not."""
         folders = "dicom" in self.cells or any(
             not cell.endswith((".nii", ".nii.gz")) for c, cell in self.cells.items() if c in IMAGE_COLUMNS
         )
-        return self.cells.get("space", NATIVE if folders else ATLAS)
+        return self.cells.get("space", NATIVE if folders else atlas)
 
     @property
     def days(self) -> int | None:
@@ -91,7 +91,7 @@ class Sheet:
     faults: list[Fault] = field(default_factory=list)
 
 
-def check_samplesheet(content: bytes, schema: Mapping[str, Any]) -> dict[str, Any]:
+def check_samplesheet(content: bytes, schema: Mapping[str, Any], space: str) -> dict[str, Any]:
     """Check a samplesheet and return its exams, or everything that is wrong with it.
 
     Parameters
@@ -100,6 +100,8 @@ def check_samplesheet(content: bytes, schema: Mapping[str, Any]) -> dict[str, An
         The file's bytes: CSV or TSV, UTF-8 (or UTF-16 with a byte order mark), any line ends.
     schema
         JSON schema of the rows, ``assets/schema_input.json``; ``errorMessage`` says what is expected.
+    space
+        Space of the run's atlas, in which all exams lie that are not raw.
 
     Returns
     -------
@@ -114,7 +116,7 @@ def check_samplesheet(content: bytes, schema: Mapping[str, Any]) -> dict[str, An
         faults += _check_header(sheet, schema)
         aligned = [row for row in sheet.rows if row.aligned]
         for row in aligned:
-            faults += _check_row(row, sheet.columns, schema)
+            faults += _check_row(row, sheet.columns, schema, space)
         faults += _check_patients(sheet.rows)
         faults += _check_shared_files(aligned)
     wrong_lines = {fault.line for fault in faults}
@@ -126,7 +128,7 @@ def check_samplesheet(content: bytes, schema: Mapping[str, Any]) -> dict[str, An
     default_cohort = schema["items"]["properties"]["cohort"]["default"]
     return {
         "rows": [
-            _exam(row, cohorts.get(row.patient, default_cohort))
+            _exam(row, cohorts.get(row.patient, default_cohort), space)
             for row in sheet.rows
             if row.line not in wrong_lines
         ],
@@ -240,7 +242,26 @@ def _check_header(sheet: Sheet, schema: Mapping[str, Any]) -> Iterator[Fault]:
             )
 
 
-def _check_row(row: Row, columns: list[str], schema: Mapping[str, Any]) -> Iterator[Fault]:
+def _check_space(row: Row, atlas: str) -> Iterator[Fault]:
+    written = row.cells.get("space", NATIVE)
+    if written in (NATIVE, atlas):
+        return
+    if written in ATLASES:
+        yield row.fault(
+            "space",
+            f"exam is in {written}, this run in {atlas}",
+            f"native for raw images or {atlas}; where all exams are in {written}, run with --atlas_space {written}",
+        )
+    else:
+        yield row.fault(
+            "space",
+            f"'{written}' cannot be used",
+            f"native for raw images or {atlas} for images in atlas space; an empty cell means native where a DICOM "
+            f"folder is given and {atlas} otherwise",
+        )
+
+
+def _check_row(row: Row, columns: list[str], schema: Mapping[str, Any], space: str) -> Iterator[Fault]:
     items = schema["items"]
     record: dict[str, Any] = {
         column: cell
@@ -266,19 +287,20 @@ def _check_row(row: Row, columns: list[str], schema: Mapping[str, Any]) -> Itera
         except LabelError as error:
             what, _, expected = str(error).partition("; use ")
             yield row.fault(column, what, expected)
-    if row.space == ATLAS:
+    yield from _check_space(row, space)
+    if row.space(space) != NATIVE:
         for column in ("dicom", "dti"):
             if column in row.cells:
                 yield row.fault(
                     column,
-                    "is given for an exam in SRI24 space",
+                    f"is given for an exam in {row.space(space)} space",
                     "native in column space, with all images of the exam as the scanner made them",
                 )
     elif any(column.startswith(SCORE) for column in row.cells) and row.role == "preop":
         yield row.fault(
             next(column for column in row.cells if column.startswith(SCORE)),
             "score map is given for an exam in native space",
-            "the exam in SRI24 space (results of an earlier run hold it in anat/), where a score map lies",
+            f"the exam in {space} space (results of an earlier run hold it in anat/), where a score map lies",
         )
     if row.role == "preop":
         if "registered_seg" in row.cells:
@@ -366,7 +388,7 @@ def _check_shared_files(rows: list[Row]) -> Iterator[Fault]:
             seen.setdefault(path, (row, column))
 
 
-def _exam(row: Row, cohort: str) -> dict[str, Any]:
+def _exam(row: Row, cohort: str, space: str) -> dict[str, Any]:
     cells = row.cells
     return {
         "line": row.line,
@@ -378,7 +400,7 @@ def _exam(row: Row, cohort: str) -> dict[str, Any]:
             "role": row.role,
             "days": row.days,
         },
-        "space": row.space,
+        "space": row.space(space),
         "files": {c: cell for c, cell in cells.items() if c not in TEXT_COLUMNS and not c.startswith(SCORE)},
         "scores": {c.removeprefix(SCORE): cell for c, cell in cells.items() if c.startswith(SCORE)},
         "tumor_labels": cells.get("tumor_labels", "canonical"),

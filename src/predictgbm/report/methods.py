@@ -42,10 +42,15 @@ LITERATURE = {
         "personalized glioblastoma radiotherapy planning. arXiv 2509.13360, 2025.",
         "10.48550/arXiv.2509.13360",
     ),
-    "sri24": Reference(
+    "atlas SRI24": Reference(
         "Rohlfing T, Zahr NM, Sullivan EV, Pfefferbaum A. The SRI24 multichannel atlas of normal adult human "
         "brain structure. Human Brain Mapping 31:798–819, 2010.",
         "10.1002/hbm.20906",
+    ),
+    "atlas MNI152": Reference(
+        "Fonov V, Evans AC, Botteron K, Almli CR, McKinstry RC, Collins DL. Unbiased average age-appropriate "
+        "atlases for pediatric studies. NeuroImage 54:313–327, 2011.",
+        "10.1016/j.neuroimage.2010.07.033",
     ),
     "dcm2niix": Reference(
         "Li X, Morgan PS, Ashburner J, Smith J, Rorden C. The first step for neuroimaging data analysis: DICOM "

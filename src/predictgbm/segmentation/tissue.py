@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from predictgbm.atlas import Atlas
 from predictgbm.images import Image, ImageError
-from predictgbm.masks import bounding_box, dice
+from predictgbm.masks import bounding_box, overlap_coefficient
 from predictgbm.preprocessing import tissue_prior
 from predictgbm.registration.deformable import register_deformable
 from predictgbm.registration.linear import greedy_field
@@ -109,8 +109,8 @@ def segment_tissue(
     -------
     wm, gm, csf : float32 arrays of the image's shape, 0 to 1, 0 outside the brain
     facts
-        ``atlas_dice``: overlap of brain and atlas brain before registration; ``brain_dice`` and ``folded_percent``
-        of the registration, for methods that register.
+        ``atlas_overlap``: share of the smaller brain, the exam's or the atlas's, within the larger before registration;
+        ``brain_dice`` and ``folded_percent`` of the registration, for methods that register.
 
     Raises
     ------
@@ -164,6 +164,7 @@ def segment_tissue(
         brain,  # type: ignore[arg-type]  # its share of each voxel
         image.affine,
         image.spacing,
+        atlas.space,
     )
     wm, gm, csf, facts = tissue_prior(warped, image, brain_mask, image.data)
     determinant = jacobian(transforms[0])
@@ -172,7 +173,7 @@ def segment_tissue(
         gm,
         csf,
         {
-            "atlas_dice": dice(brain_mask, fraction >= 0.5),
+            "atlas_overlap": overlap_coefficient(brain_mask, fraction >= 0.5),
             "brain_dice": facts["atlas_dice"],
             "folded_percent": 100 * float((determinant <= 0).mean()),
         },

@@ -499,4 +499,5 @@ def crop(atlas: Atlas, box: tuple[slice, slice, slice]) -> Atlas:
         atlas.brain_mask[box],
         affine,
         atlas.spacing,
+        atlas.space,
     )

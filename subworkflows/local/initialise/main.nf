@@ -71,6 +71,24 @@ def parameterFault(String name, value, Map property) {
     return null
 }
 
+// What the manifest of the atlas folder says; nothing where it has none.
+def readAtlas(folder) {
+    def manifest = file("${folder}/manifest.json", glob: false)
+    return manifest.exists() ? readDocument(manifest) : [:]
+}
+
+// What is wrong with the space that an atlas folder names, as text; null if it is that of the run.
+def atlasFault(String folder, String wanted) {
+    def space = readAtlas(folder).space
+    if (!space) {
+        return "--atlas: ${folder} does not name its space, as folders of an earlier version do not; make it anew by bin/prepare_atlas.py --space ${wanted} --out DIR"
+    }
+    if (space != wanted) {
+        return "--atlas_space: the run is in ${wanted}, the atlas in ${folder} in ${space}; give --atlas_space ${space}, or the folder of an atlas in ${wanted}"
+    }
+    return null
+}
+
 def parameterFaults(Map values, String schema) {
     def properties = schemaProperties(schema)
     // nf-test hands its own parameter to every workflow it tests.
@@ -97,9 +115,12 @@ def parameterFaults(Map values, String schema) {
         input << '--hdbet_weights: no folder with the weights of HD-BET 2 given; docs/preprocessing.md says where they come from'
     }
     if (!values.atlas) {
-        input << '--atlas: no atlas folder given; ./predictgbm sets it, or prepare one by bin/prepare_atlas.py --out DIR'
+        input << "--atlas: no atlas folder given; ./predictgbm sets it, or prepare one by bin/prepare_atlas.py --space ${values.atlas_space} --out DIR".toString()
     }
-    return unknown + wrong + input
+    else if (file(values.atlas.toString(), glob: false).exists()) {
+        input << atlasFault(values.atlas.toString(), values.atlas_space.toString())
+    }
+    return unknown + wrong + input.findAll { fault -> fault }
 }
 
 // What is wrong with one entry of a model list, by the required and known fields of assets/schema_models.json.
@@ -233,11 +254,12 @@ workflow INITIALISE {
             preop: selectAlgorithms('tumor_preop', params.tumor_preop, 'preop'),
             followup: selectAlgorithms('tumor_followup', params.tumor_followup, 'followup'),
         ],
+        atlas: readAtlas(params.atlas).subMap(['space', 'doi']),
         simulated: params.simulate != null,
         sheet: params.input ? file(params.input, checkIfExists: true) : null,
     ])
     options = ch_options
 
     emit:
-    options // value: [models: [entry, ...], tumor_algorithms: [preop: [entry, ...], followup: [...]], simulated: bool, sheet: path or null]
+    options // value: [models: [entry, ...], tumor_algorithms: [preop: [entry, ...], followup: [...]], atlas: [space:, doi:], simulated: bool, sheet: path or null]
 }

@@ -1,6 +1,6 @@
 /*
-    Every exam in SRI24 space, skull removed, all images on one grid. Raw exams are converted, their brain is
-    extracted, their contrasts are registered to the T1c and that to the atlas; exams in SRI24 space pass.
+    Every exam in atlas space, skull removed, all images on one grid. Raw exams are converted, their brain is
+    extracted, their contrasts are registered to the T1c and that to the atlas; exams in atlas space pass.
 */
 
 include { BRAIN_EXTRACT } from '../../../modules/local/brain/extract/main.nf'
@@ -44,7 +44,7 @@ workflow PREPARE_EXAM {
         .join(ch_space.raw)
         .map { meta, images, row, _files ->
             def made = row.files.containsKey('brain_mask') ? [:] : [brain_mask: "extracted (${params.brain_extraction})".toString()]
-            def staged = stageRow(row + [space: 'SRI24', made: made], columnFiles(images))
+            def staged = stageRow(row + [space: params.atlas_space, made: made], columnFiles(images))
             tuple(meta, staged[0], staged[1])
         }
 
@@ -76,9 +76,9 @@ workflow PREPARE_EXAM {
     versions = EXAM_CONVERT.out.versions.mix(BRAIN_EXTRACT.out.versions, EXAM_ALIGN.out.versions)
 
     emit:
-    exam // [meta, row, files]: images of the row in SRI24 space
+    exam // [meta, row, files]: images of the row in atlas space
     source // [meta, images by column]: raw exams on their own grids
-    transform // [meta, transforms from native to SRI24 space]
+    transform // [meta, transforms from native to atlas space]
     quality // JSON records
     picture // PNG
     failure

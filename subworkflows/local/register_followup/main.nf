@@ -12,10 +12,10 @@ include { stageRow          } from '../initialise/main.nf'
 workflow REGISTER_FOLLOWUP {
     take:
     ch_registered // [meta, row, files]: follow-ups whose registered labels are given
-    ch_followup // [meta, row, files]: follow-ups in SRI24 space with tumour labels, to register
+    ch_followup // [meta, row, files]: follow-ups in atlas space with tumour labels, to register
     ch_exam // [meta, exam folder]
     ch_source // [meta, images by column]: raw exams on their own grids
-    ch_transform // [meta, transforms from native to SRI24 space] of raw exams
+    ch_transform // [meta, transforms from native to atlas space] of raw exams
 
     main:
     ch_target = ch_exam

@@ -52,7 +52,10 @@ workflow REPORT {
                 BIDSVersion: '1.9.0',
                 DatasetType: 'derivative',
                 GeneratedBy: [[Name: workflow.manifest.name, Version: workflow.manifest.version, CodeURL: workflow.manifest.homePage]],
-                SourceDatasets: [[URL: options.simulated ? 'simulated' : "${options.sheet}".toString()]],
+                SourceDatasets: [
+                    [URL: options.simulated ? 'simulated' : "${options.sheet}".toString()],
+                    (options.atlas.doi ? [DOI: options.atlas.doi] : [:]) + [Version: options.atlas.space],
+                ],
                 Simulated: options.simulated,
             ]
             groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(description))

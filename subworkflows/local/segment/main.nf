@@ -28,7 +28,7 @@ def needsTissue(Map row) {
 
 workflow SEGMENT {
     take:
-    ch_row // [meta, row, files]: exams in SRI24 space
+    ch_row // [meta, row, files]: exams in atlas space
     ch_atlas // value: atlas folder
     ch_options // value: options with the algorithms of tumour segmentation
 
@@ -112,7 +112,7 @@ workflow SEGMENT {
 
     emit:
     exam // [meta, exam folder]: pre-operative exams, complete
-    followup // [meta, row, files]: follow-ups in SRI24 space with tumour labels
+    followup // [meta, row, files]: follow-ups in atlas space with tumour labels
     summary // exam.json of each exam
     quality // JSON records
     picture // PNG

@@ -26,8 +26,8 @@ process COHORT_SIMULATE {
     for image in pre/t1 pre/t1c pre/t2 pre/flair pre/tumor post/registered; do echo stub > ${name}/ses-\$image.nii.gz; done
     cat > rows.csv <<'END_OF_ROWS'
     patient,session,cohort,role,days,space,t1,t1c,t2,flair,tumor_seg,registered_seg
-    ${name},pre,stub,preop,0,SRI24,${name}/ses-pre/t1.nii.gz,${name}/ses-pre/t1c.nii.gz,${name}/ses-pre/t2.nii.gz,${name}/ses-pre/flair.nii.gz,${name}/ses-pre/tumor.nii.gz,
-    ${name},post,stub,followup,100,SRI24,,,,,,${name}/ses-post/registered.nii.gz
+    ${name},pre,stub,preop,0,${task.ext.space},${name}/ses-pre/t1.nii.gz,${name}/ses-pre/t1c.nii.gz,${name}/ses-pre/t2.nii.gz,${name}/ses-pre/flair.nii.gz,${name}/ses-pre/tumor.nii.gz,
+    ${name},post,stub,followup,100,${task.ext.space},,,,,,${name}/ses-post/registered.nii.gz
     END_OF_ROWS
     touch versions.yml
     """

@@ -13,13 +13,13 @@ process COHORT_VALIDATE {
 
     script:
     """
-    validate_samplesheet.py --sheet ${sheet} --schema ${schema} --out cohort.json
+    validate_samplesheet.py --sheet ${sheet} --schema ${schema} --space ${task.ext.space} --out cohort.json
     print_versions.py ${task.process} > versions.yml
     """
 
     stub:
     """
-    validate_samplesheet.py --sheet ${sheet} --schema ${schema} --out cohort.json
+    validate_samplesheet.py --sheet ${sheet} --schema ${schema} --space ${task.ext.space} --out cohort.json
     touch versions.yml
     """
 }

@@ -9,7 +9,7 @@ process EXAM_ALIGN {
 
     output:
     tuple val(meta), path("aligned/*.nii.gz"), emit: images, optional: true
-    tuple val(meta), path("${meta.id}_from-*_to-SRI24_xfm.tfm"), emit: transforms, optional: true
+    tuple val(meta), path("${meta.id}_from-*_to-*_xfm.tfm"), emit: transforms, optional: true
     tuple val(meta), path("${meta.id}_desc-alignment_quality.json"), emit: quality, optional: true
     tuple val(meta), path("${meta.id}_desc-alignment_qc.png"), emit: picture, optional: true
     tuple val(meta), path("*_failure.json"), emit: failure, optional: true
@@ -31,7 +31,7 @@ process EXAM_ALIGN {
     """
     mkdir aligned
     for column in t1 t1c t2 flair brain_mask; do touch aligned/\$column.nii.gz; done
-    touch ${meta.id}_from-t1c_to-SRI24_xfm.tfm
+    touch ${meta.id}_from-t1c_to-${task.ext.space}_xfm.tfm
     touch ${meta.id}_desc-alignment_quality.json ${meta.id}_desc-alignment_qc.png versions.yml
     """
 }

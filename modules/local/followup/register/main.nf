@@ -7,10 +7,10 @@ process FOLLOWUP_REGISTER {
     tuple val(meta), val(row), path(images, stageAs: 'followup/*'), path(exam, stageAs: 'exam/*'), path(sources, stageAs: 'native/*'), path(transforms, stageAs: 'xfm/*')
 
     output:
-    tuple val(meta), path("${meta.id}_space-SRI24_desc-registered_dseg.nii.gz"), emit: segmentation, optional: true
+    tuple val(meta), path("${meta.id}_space-*_desc-registered_dseg.nii.gz"), emit: segmentation, optional: true
     tuple val(meta), path("${meta.id}_followup.json"), emit: summary, optional: true
-    tuple val(meta), path("${meta.id}_space-SRI24_desc-registered_{T1c,T1w,T2w,FLAIR,ADC}.nii.gz"), emit: images, optional: true
-    tuple val(meta), path("${meta.id}_space-SRI24_from-*_xfm.nii.gz"), emit: transforms, optional: true
+    tuple val(meta), path("${meta.id}_space-*_desc-registered_{T1c,T1w,T2w,FLAIR,ADC}.nii.gz"), emit: images, optional: true
+    tuple val(meta), path("${meta.id}_space-*_from-*_xfm.nii.gz"), emit: transforms, optional: true
     tuple val(meta), path("${meta.id}_desc-registration_quality.json"), emit: quality, optional: true
     tuple val(meta), path("${meta.id}_desc-registration_qc.png"), emit: picture, optional: true
     tuple val(meta), path("*_failure.json"), emit: failure, optional: true
@@ -30,7 +30,7 @@ process FOLLOWUP_REGISTER {
         .findAll { _suffix, source -> source }
         .collect { suffix, source -> "--also ${suffix}=${source}" }
         .join(' ')
-    def summarised = row + [files: [registered_seg: "warped/${meta.id}_space-SRI24_desc-registered_dseg.nii.gz".toString()], registered_labels: 'canonical']
+    def summarised = row + [files: [registered_seg: "warped/${meta.id}_space-${task.ext.space}_desc-registered_dseg.nii.gz".toString()], registered_labels: 'canonical']
     """
     cat > row.json <<'END_OF_ROW'
     ${groovy.json.JsonOutput.toJson(summarised)}
@@ -39,14 +39,14 @@ process FOLLOWUP_REGISTER {
     register_longitudinal.py --fixed ${exam}/*_ce-GD_T1w.nii.gz --moving followup/${row.files.t1c} \\
         --fixed-mask ${exam}/*_desc-brain_mask.nii.gz --moving-mask followup/${row.files.brain_mask} \\
         --fixed-csf ${exam}/*_label-CSF_probseg.nii.gz --fixed-seg ${exam}/*_desc-tumor_dseg.nii.gz --moving-seg followup/${row.files.tumor_seg} --moving-labels '${row.tumor_labels}' \\
-        ${others} --out-prefix warped/${meta.id}_space-SRI24 --threads ${task.cpus} \\
+        ${others} --out-prefix warped/${meta.id}_space-${task.ext.space} --threads ${task.cpus} \\
         --quality ${meta.id}_desc-registration_quality.json --picture ${meta.id}_desc-registration_qc.png \\
         --failure ${meta.id}_failure.json --patient ${meta.patient} --session ${meta.session} ${args}
     if [ ! -e ${meta.id}_failure.json ]; then
         import_registered.py --row row.json --reference ${exam} \\
-            --out ${meta.id}_space-SRI24_desc-registered_dseg.nii.gz --summary ${meta.id}_followup.json \\
-            --failure ${meta.id}_failure.json warped/${meta.id}_space-SRI24_desc-registered_dseg.nii.gz
-        rm warped/${meta.id}_space-SRI24_desc-registered_dseg.nii.gz
+            --out ${meta.id}_space-${task.ext.space}_desc-registered_dseg.nii.gz --summary ${meta.id}_followup.json \\
+            --failure ${meta.id}_failure.json warped/${meta.id}_space-${task.ext.space}_desc-registered_dseg.nii.gz
+        rm warped/${meta.id}_space-${task.ext.space}_desc-registered_dseg.nii.gz
     fi
     find warped -type f -exec mv {} . ';'
     print_versions.py ${task.process} > versions.yml
@@ -55,7 +55,7 @@ process FOLLOWUP_REGISTER {
     stub:
     """
     echo '{"patient": "${meta.patient}", "session": "${meta.session}", "recurrence_enhancing_ml": 1, "recurrence_core_ml": 1, "recurrence_all_ml": 1}' > ${meta.id}_followup.json
-    touch ${meta.id}_space-SRI24_desc-registered_dseg.nii.gz ${meta.id}_space-SRI24_desc-registered_T1c.nii.gz
-    touch ${meta.id}_space-SRI24_from-fixed_to-moving_xfm.nii.gz ${meta.id}_desc-registration_quality.json ${meta.id}_desc-registration_qc.png versions.yml
+    touch ${meta.id}_space-${task.ext.space}_desc-registered_dseg.nii.gz ${meta.id}_space-${task.ext.space}_desc-registered_T1c.nii.gz
+    touch ${meta.id}_space-${task.ext.space}_from-fixed_to-moving_xfm.nii.gz ${meta.id}_desc-registration_quality.json ${meta.id}_desc-registration_qc.png versions.yml
     """
 }

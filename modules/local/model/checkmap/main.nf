@@ -12,7 +12,7 @@ process MODEL_CHECKMAP {
     path "versions.yml", emit: versions
 
     script:
-    def prefix = "${meta.id}_space-SRI24_model-${meta.model}"
+    def prefix = "${meta.id}_space-${task.ext.space}_model-${meta.model}"
     """
     check_map.py --map ${map} --exam ${exam} --out ${prefix}_probseg.nii.gz \\
         --failure ${prefix}_failure.json --patient ${meta.patient} --session ${meta.session} --model ${meta.model}
@@ -21,6 +21,6 @@ process MODEL_CHECKMAP {
 
     stub:
     """
-    touch ${meta.id}_space-SRI24_model-${meta.model}_probseg.nii.gz versions.yml
+    touch ${meta.id}_space-${task.ext.space}_model-${meta.model}_probseg.nii.gz versions.yml
     """
 }

@@ -17,7 +17,7 @@ process MODEL_CONTAINER {
 
     script:
     def engine = task.ext.engine ?: 'auto'
-    def prefix = "${meta.id}_space-SRI24_model-${meta.model}"
+    def prefix = "${meta.id}_space-${task.ext.space}_model-${meta.model}"
     """
     run_container_model.sh ${engine} ${entry.container} ${exam} raw/${prefix}.nii.gz \\
         ${prefix}_failure.json ${meta.patient} ${meta.session} ${meta.model} ${entry.gpu ? 'gpu' : 'cpu'}
@@ -25,6 +25,6 @@ process MODEL_CONTAINER {
 
     stub:
     """
-    mkdir raw && touch raw/${meta.id}_space-SRI24_model-${meta.model}.nii.gz
+    mkdir raw && touch raw/${meta.id}_space-${task.ext.space}_model-${meta.model}.nii.gz
     """
 }

@@ -18,7 +18,7 @@ process MODEL_PREDICT {
 
     script:
     def args = task.ext.args ?: ''
-    def prefix = "${meta.id}_space-SRI24_model-${meta.model}"
+    def prefix = "${meta.id}_space-${task.ext.space}_model-${meta.model}"
     """
     cat > entry.json <<'END_OF_ENTRY'
     ${groovy.json.JsonOutput.toJson(entry)}
@@ -30,6 +30,6 @@ process MODEL_PREDICT {
 
     stub:
     """
-    touch ${meta.id}_space-SRI24_model-${meta.model}_probseg.nii.gz versions.yml
+    touch ${meta.id}_space-${task.ext.space}_model-${meta.model}_probseg.nii.gz versions.yml
     """
 }

@@ -13,7 +13,7 @@ process PLAN_EVALUATE {
 
     script:
     def args = task.ext.args ?: ''
-    def prefix = "${meta.id}_space-SRI24_model-${meta.model}"
+    def prefix = "${meta.id}_space-${task.ext.space}_model-${meta.model}"
     """
     evaluate_plan.py --plan ${plan} --recurrence ${recurrence} --brain-mask ${exam}/*_desc-brain_mask.nii.gz \\
         --score ${map} --tumor-seg ${exam}/*_desc-tumor_dseg.nii.gz --out ${prefix}_metrics.json --failure ${prefix}_failure.json \\
@@ -24,6 +24,6 @@ process PLAN_EVALUATE {
 
     stub:
     """
-    touch ${meta.id}_space-SRI24_model-${meta.model}_metrics.json versions.yml
+    touch ${meta.id}_space-${task.ext.space}_model-${meta.model}_metrics.json versions.yml
     """
 }

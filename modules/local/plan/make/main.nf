@@ -14,7 +14,7 @@ process PLAN_MAKE {
 
     script:
     def args = task.ext.args ?: ''
-    def prefix = "${meta.id}_space-SRI24_model-${meta.model}_desc-isovol"
+    def prefix = "${meta.id}_space-${task.ext.space}_model-${meta.model}_desc-isovol"
     """
     make_plan.py --score ${map} --tumor-seg ${exam}/*_desc-tumor_dseg.nii.gz --brain-mask ${exam}/*_desc-brain_mask.nii.gz \\
         --out ${prefix}_mask.nii.gz --failure ${prefix}_failure.json \\
@@ -24,6 +24,6 @@ process PLAN_MAKE {
 
     stub:
     """
-    touch ${meta.id}_space-SRI24_model-${meta.model}_desc-isovol_mask.nii.gz versions.yml
+    touch ${meta.id}_space-${task.ext.space}_model-${meta.model}_desc-isovol_mask.nii.gz versions.yml
     """
 }

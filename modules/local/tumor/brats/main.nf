@@ -24,7 +24,7 @@ process TUMOR_BRATS {
     cat > algorithm.json <<'END_OF_ALGORITHM'
     ${groovy.json.JsonOutput.toJson(algorithm)}
     END_OF_ALGORITHM
-    run_brats.py --exam exam --phase ${meta.role} --algorithm algorithm.json --engine ${engine} \\
+    run_brats.py --exam exam --space ${task.ext.space} --phase ${meta.role} --algorithm algorithm.json --engine ${engine} \\
         --out ${meta.id}_desc-tumor_dseg.nii.gz --quality ${prefix}_desc-tumor_quality.json --picture ${prefix}_desc-tumor_qc.png \\
         --failure ${prefix}_failure.json --patient ${meta.patient} --session ${meta.session} ${files} ${args}
     rm -rf brats/input
