@@ -39,7 +39,11 @@ workflow REGISTER_FOLLOWUP {
             def columns = filesByColumn(row, files)
             tuple(meta, row + [files: columns.collectEntries { column, path -> [(column): path.name] }], columns.values().toList(), exam)
         }
-    FOLLOWUP_REGISTER(ch_pair)
+    // The checksum beside the weights, where there is one, comes along.
+    def weights = params.registration == 'dirac' && params.dirac_weights
+        ? [params.dirac_weights, "${params.dirac_weights}.sha256"].collect { path -> file(path, glob: false) }.findAll { path -> path.exists() }
+        : []
+    FOLLOWUP_REGISTER(ch_pair, weights)
 
     ch_lost = lostTasks(
         ch_import.map { meta, _row, _segmentation, _exam, _transform -> meta },
