@@ -67,17 +67,17 @@ def run(args: argparse.Namespace) -> None:
     fixed, moving = read_image(args.fixed), read_image(args.moving)
     fixed_mask, moving_mask = read_mask(args.fixed_mask, fixed), read_mask(args.moving_mask, moving)
     csf = None if args.fixed_csf is None else conform(read_image(args.fixed_csf, np.float32), fixed).data
-    ignored: dict[str, NDArray[np.bool_]] = {}
+    fixed_ignore = moving_ignore = None
     labels = None
     tumor = np.zeros_like(fixed_mask)
     if args.fixed_seg is not None:
         fixed_labels = conform(read_image(args.fixed_seg, np.uint8), fixed).data
-        ignored["fixed_ignore"] = region(fixed_labels, CORE)
+        fixed_ignore = region(fixed_labels, CORE)
         tumor |= fixed_labels > 0
     if args.moving_seg is not None:
         given = conform(read_image(args.moving_seg, np.uint8), moving)
         labels = Image(to_canonical(given.data, args.moving_labels), given.affine, given.name)
-        ignored["moving_ignore"] = region(labels.data, (*CORE, Tumor.CAVITY))
+        moving_ignore = region(labels.data, (*CORE, Tumor.CAVITY))
     also: dict[str, tuple[Image, list[Transform]]] = {}
     for text in args.also:
         name, path, chain = read_also(text)
@@ -90,9 +90,11 @@ def run(args: argparse.Namespace) -> None:
             args.method,
             fixed_mask,
             moving_mask,
+            fixed_ignore=fixed_ignore,
+            moving_ignore=moving_ignore,
+            weights=args.dirac_weights,
             threads=args.threads,
             seed=args.seed,
-            **ignored,
         )
     warped = resample(moving, fixed, result.forward)
     warped_labels = None
@@ -106,7 +108,10 @@ def run(args: argparse.Namespace) -> None:
     measures = measure(result, fixed, moving, fixed_mask, moving_mask, warped, csf=csf, tumor=tumor)
     if args.quality is not None:
         meta = {"patient": args.patient, "session": args.session}
-        write_quality(args.quality, meta, "registration", measures, method=args.method)
+        method = args.method
+        if method == "dirac":
+            method += " without its network" if args.dirac_weights is None else " with its network"
+        write_quality(args.quality, meta, "registration", measures, method=method)
     if args.picture is not None:
         draw_pair(
             args.picture, fixed, Image(warped, fixed.affine), f"pre-operative and follow-up, {args.method}"
@@ -187,6 +192,13 @@ def main() -> int:
         help="label convention of --moving-seg; what is written is canonical (default: %(default)s)",
     )
     parser.add_argument("--method", choices=METHODS, default="ncc", help=f"{methods} (default: ncc)")
+    parser.add_argument(
+        "--dirac-weights",
+        type=Path,
+        metavar="FILE",
+        help="weights of DIRAC's network, for --method dirac (default: instance optimisation alone); "
+        "docs/registration.md says where they come from",
+    )
     parser.add_argument("--out-prefix", required=True, metavar="P", help="start of the files to write")
     parser.add_argument("--quality", type=Path, metavar="JSON", help="measures to write")
     parser.add_argument(

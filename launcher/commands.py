@@ -4,8 +4,8 @@ Usage
   ./predictgbm demo [options]        set up, then run the benchmark on the simulated cohort of six patients
   ./predictgbm run [options]         set up, then `nextflow run` this pipeline with all the options given
   ./predictgbm test [options]        set up for development, then run every test (options go to pytest)
-  ./predictgbm setup [options]       only set up (Python packages, Java, Nextflow, atlas); --hdbet: HD-BET with PyTorch,
-                                     too; --atlas_space MNI152: the atlas in that space
+  ./predictgbm setup [options]       only set up (Python packages, Java, Nextflow, atlas); --hdbet: HD-BET,
+                                     convexAdam and PyTorch too; --atlas_space MNI152: the atlas in that space
   ./predictgbm nextflow [arguments]  the Nextflow that the pipeline uses, with any arguments
   ./predictgbm --help                this text
 
@@ -133,8 +133,11 @@ def parameter(arguments: list[str], name: str) -> str | None:
     return None
 
 
-def needs_hdbet(arguments: list[str]) -> bool:
-    """Return whether a run on this machine's own programs extracts the brain of raw exams by HD-BET."""
+def needs_torch(arguments: list[str]) -> bool:
+    """Return whether a run on this machine's own programs needs PyTorch.
+
+    Brain extraction of raw exams by HD-BET does, and registration by convexAdam or by DIRAC's network.
+    """
     profiles = set((option(arguments, "-profile") or "").split(","))
     if profiles & {
         "docker",
@@ -144,10 +147,14 @@ def needs_hdbet(arguments: list[str]) -> bool:
         "k8s",
         "awsbatch",
         "googlebatch",
-        "raw_demo",
     }:
         return False
-    if option(arguments, "--brain_extraction") == "atlas":
+    registration = option(arguments, "--registration")
+    if registration == "convexadam":
+        return True
+    if registration == "dirac" and option(arguments, "--dirac_weights") is not None:
+        return True
+    if "raw_demo" in profiles or option(arguments, "--brain_extraction") == "atlas":
         return False
     if {"--simulate_raw", "--simulate_dicom"} & {word.partition("=")[0] for word in arguments}:
         return True
@@ -194,8 +201,8 @@ def pipeline_command(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     env = base_environment(programs) | engine.environment | nextflow.environment(arguments)
     if not {"--help", "-h", "-help"} & set(arguments):
         compile_kernels(env)
-        if needs_hdbet(arguments):
-            python_env.add_hdbet()
+        if needs_torch(arguments):
+            python_env.add_torch()
     return [*engine.command, *arguments], env
 
 
@@ -290,7 +297,7 @@ def setup(arguments: list[str]) -> int:
         )
     programs = python_env.prepare()
     if "--hdbet" in arguments:
-        python_env.add_hdbet()
+        python_env.add_torch()
     engine = nextflow.find()
     say(f"Python packages: {programs.parent}")
     origin = "from PATH" if len(engine.command) == 1 else "fetched, runs on"

@@ -215,13 +215,13 @@ def prepare(dev: bool = False) -> Path:
     return programs
 
 
-def add_hdbet() -> None:
-    """Add HD-BET and PyTorch to .venv, pinned by the lock file of their image."""
+def add_torch() -> None:
+    """Add PyTorch and what needs it, HD-BET and convexAdam, to .venv, pinned by the lock file of their image."""
     lock = ROOT / "containers" / "hdbet" / "requirements.lock"
     if _stamp().get("hdbet") == digest(lock):
         return
     with exclusive(f"python-{zlib.crc32(str(ROOT).encode()):08x}"):
-        with step("installing HD-BET and PyTorch (several GB, once; --brain_extraction atlas does without)"):
+        with step("installing PyTorch, HD-BET and convexAdam (several GB, once)"):
             pip_install(VENV / "bin" / "python", *PINNED, "-r", lock)
         STAMP.write_text(json.dumps(_stamp() | {"hdbet": digest(lock)}, indent=1) + "\n")
 

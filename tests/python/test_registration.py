@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from predictgbm.images import Image, read_image, write_image
+from predictgbm.images import Image, ImageError, read_image, write_image
 from predictgbm.registration import kernels
 from predictgbm.registration.deformable import (
     Level,
@@ -27,7 +27,7 @@ from predictgbm.registration.deformable import (
     register_deformable,
     remove_folds,
 )
-from predictgbm.registration.longitudinal import METHODS, register, similarity, ventricle_dice
+from predictgbm.registration.longitudinal import METHODS, Pair, register, similarity, ventricle_dice
 from predictgbm.registration.transforms import (
     Field,
     apply_points,
@@ -128,6 +128,50 @@ def test_known_deformation_is_found_without_folds_and_with_its_inverse() -> None
     assert np.linalg.norm(apply_points(p, forward, backward) - p, axis=1).mean() < 0.4
 
 
+def test_optimisation_goes_on_from_given_fields() -> None:
+    image, mask = brain()
+    moving, truth = followup(image)
+    still = Settings(levels=(Level(1, 0),))
+    near = Field(np.float32(0.4) * truth.displacement, image.affine)
+    initial = near, invert(near, image)
+    both = {"fixed_mask": mask, "moving_mask": moving.data > 0, "initial": initial}
+    forward, backward = register_deformable(image, moving, np.eye(4), **both, settings=still)
+    for start, kept in zip(initial, (forward, backward), strict=True):
+        np.testing.assert_allclose(compose(image, kept).displacement, start.displacement, atol=0.2)
+    fine = Settings(levels=(Level(1, 15),))
+    forward, _ = register_deformable(image, moving, np.eye(4), **both, settings=fine)
+    assert error(image, mask, truth, forward) < error(image, mask, truth, near)
+    alone, _ = register_deformable(image, moving, np.eye(4), mask, moving.data > 0, settings=fine)
+    assert error(image, mask, truth, forward) < error(image, mask, truth, alone)
+
+
+def test_convexadam_finds_a_known_map() -> None:
+    pytest.importorskip("convexAdam", reason="convexAdam is not installed: ./predictgbm setup --hdbet")
+    image, mask = brain((44, 50, 40))
+    # Axes in another order and direction, so that each component of the displacement has its place to miss.
+    turned = np.array([[0, 0, -1.0, 20], [1.0, 0, 0, -22], [0, 1.0, 0, -25], [0, 0, 0, 1]])
+    image = Image(image.data, turned, "pre")
+    shift = np.eye(4)
+    shift[:3, 3] = 3, -4, 2
+    moving = Image(resample(image, image, np.linalg.inv(shift)), turned, "post")
+    pair = Pair(image, moving, mask, moving.data > 0, None, None, None, 1, 0)
+    found = METHODS["convexadam"][1](pair, np.eye(4))
+    inside = points(ndimage.binary_erosion(mask, iterations=5), image)
+    np.testing.assert_allclose((apply_points(inside, found) - inside).mean(axis=0), shift[:3, 3], atol=0.08)
+    again = METHODS["convexadam"][1](pair, np.eye(4))
+    np.testing.assert_array_equal(apply_points(inside, found), apply_points(inside, again))
+
+
+def test_methods_without_their_packages_name_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, mask = brain((24, 28, 24))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "predictgbm.registration.dirac", raising=False)
+    pair = Pair(image, image, mask, mask, None, None, Path("weights.pth"), 1, 0)
+    for method in ("convexadam", "dirac"):
+        with pytest.raises(ImageError, match="setup --hdbet"):
+            METHODS[method][1](pair, np.eye(4))
+
+
 def test_image_registered_to_itself_stays() -> None:
     image, mask = brain()
     forward, _ = register_deformable(image, image, np.eye(4), mask, mask, settings=QUICK)
@@ -186,7 +230,7 @@ def test_linear_methods_have_exact_inverses() -> None:
     result = register(image, moving, "affine", mask, moving.data > 0)
     p = points(mask, image)
     np.testing.assert_allclose(apply_points(p, result.forward, result.backward), p, atol=1e-3)
-    assert set(METHODS) >= {"ncc", "rigid", "affine", "greedy", "syn", "ffd", "dirac"}
+    assert set(METHODS) >= {"ncc", "rigid", "affine", "greedy", "syn", "ffd", "convexadam", "dirac"}
 
 
 def test_overlap_of_the_ventricles_falls_with_every_mm_that_they_are_apart() -> None:
@@ -276,6 +320,18 @@ def test_command_writes_images_labels_transforms_and_measures(tmp_path: Path) ->
     back = pd.read_csv(tmp_path / "back.csv")
     assert list(back["name"]) == ["a", "b"]
     np.testing.assert_allclose(back[["x", "y", "z"]], table[["x", "y", "z"]], atol=0.05)
+
+
+def test_command_says_that_diracs_network_did_not_run(tmp_path: Path) -> None:
+    image, _ = brain((24, 28, 24))
+    moving, _ = followup(image, 2)
+    for name, data in (("pre", image.data), ("post", moving.data)):
+        write_image(tmp_path / f"{name}.nii.gz", data, image.affine)
+    command = [BIN / "register_longitudinal.py", "--fixed", tmp_path / "pre.nii.gz", "--moving"]
+    command += [tmp_path / "post.nii.gz", "--out-prefix", tmp_path / "x", "--quality", tmp_path / "q.json"]
+    done = call(*command, "--method", "dirac")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "q.json").read_text())["method"] == "dirac without its network"
 
 
 def test_points_are_lps(tmp_path: Path) -> None:

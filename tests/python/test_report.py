@@ -435,6 +435,11 @@ def test_methods_text_tells_how_raw_images_were_processed(run: Path) -> None:
     assert html.count("by the method ncc,") == 1
     assert "dcm2niix" not in html
     assert "Isensee" in html
+    results.tables["quality"][1]["method"] = "dirac without its network"
+    html = methods_text(results)
+    assert re.search(r"by the method dirac without its network and ncc<sup>\d+</sup>, which", html)
+    assert "Mok TCW" in html
+    assert "Siebert" not in html
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,7 @@ def optimise(
     moving_valid: Array,
     settings: Settings = DEFAULT,
     *,
+    initial: tuple[Array, Array] | None = None,
     threads: int = 1,
 ) -> tuple[Array, Array]:
     """Fit both displacement fields to two images on one grid.
@@ -237,6 +238,8 @@ def optimise(
         nor in the windows around others, in whichever image they are.
     settings
         See :class:`Settings`.
+    initial
+        Displacements to start from, as the result; zero without. What is finer in them than the control points stays.
     threads
         With 2 or more, the two directions are worked on at the same time. The result is the same to the bit.
 
@@ -247,8 +250,11 @@ def optimise(
     found: list[tuple[Level, Array]] = []
 
     def total(factor: int, shape: tuple[int, ...], direction: int) -> Array:
-        """Sum what the levels so far found, in voxels of a grid."""
-        result = np.zeros((3, *shape), np.float32)
+        """Sum the start and what the levels so far found, in voxels of a grid."""
+        if initial is None:
+            result = np.zeros((3, *shape), np.float32)
+        else:
+            result = np.stack([_reduce(part, factor) for part in initial[direction]]) / np.float32(factor)
         for level, control in found:
             scale = np.float32(level.factor / factor)
             result += scale * Spline(shape, factor, level).expand(control[direction])
@@ -320,6 +326,7 @@ def register_deformable(
     fixed_ignore: NDArray[np.bool_] | None = None,
     moving_ignore: NDArray[np.bool_] | None = None,
     settings: Settings = DEFAULT,
+    initial: tuple[Field, Field] | None = None,
     threads: int = 1,
 ) -> tuple[Field, Field]:
     """Register two images of one contrast, after an affine map.
@@ -335,6 +342,8 @@ def register_deformable(
     fixed_ignore, moving_ignore
         What has no counterpart in the other image, for example the resection cavity: neither it nor the tissue up to
         :data:`UNMATCHED_MM` around it counts.
+    initial
+        Fields to start from, meant as the results are, on any grids.
     settings, threads
         As in :func:`optimise`.
 
@@ -365,10 +374,18 @@ def register_deformable(
 
     still, still_weight, still_valid = bring(fixed, fixed_mask, fixed_ignore)
     other, other_weight, other_valid = bring(moving, moving_mask, moving_ignore, matrix)
-    u, v = optimise(
-        *(still, other, still_weight, other_weight, still_valid, other_valid), settings, threads=threads
-    )
     axes = grid.affine[:3, :3].astype(np.float32)
+
+    def to_voxels(field: Field) -> Array:
+        displacement = compose(grid, field).displacement @ np.linalg.inv(axes).T
+        return np.ascontiguousarray(np.moveaxis(displacement, -1, 0))
+
+    u, v = optimise(
+        *(still, other, still_weight, other_weight, still_valid, other_valid),
+        settings,
+        initial=None if initial is None else (to_voxels(initial[0]), to_voxels(initial[1])),
+        threads=threads,
+    )
     fields = []
     for displacement in (u, v):
         mm = np.ascontiguousarray(np.moveaxis(displacement, 0, -1) @ axes.T)

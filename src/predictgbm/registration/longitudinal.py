@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -62,6 +64,7 @@ class Pair:
     moving_mask: Mask
     fixed_ignore: Mask | None
     moving_ignore: Mask | None
+    weights: Path | None
     threads: int
     seed: int
 
@@ -97,27 +100,42 @@ def _linear(pair: Pair, kind: Any) -> NDArray[np.float64]:
     )
 
 
-def _optimised(settings: Settings) -> Callable[[Pair, NDArray[np.float64]], Transform]:
-    def method(pair: Pair, matrix: NDArray[np.float64]) -> Transform:
-        forward, _ = register_deformable(
-            pair.fixed,
-            pair.moving,
-            matrix,
-            pair.fixed_mask,
-            pair.moving_mask,
-            fixed_ignore=pair.fixed_ignore,
-            moving_ignore=pair.moving_ignore,
-            settings=settings,
-            threads=pair.threads,
-        )
-        return forward
+def _optimised(
+    pair: Pair,
+    matrix: NDArray[np.float64],
+    settings: Settings,
+    initial: tuple[Field, Field] | None = None,
+) -> Transform:
+    forward, _ = register_deformable(
+        pair.fixed,
+        pair.moving,
+        matrix,
+        pair.fixed_mask,
+        pair.moving_mask,
+        fixed_ignore=pair.fixed_ignore,
+        moving_ignore=pair.moving_ignore,
+        settings=settings,
+        initial=initial,
+        threads=pair.threads,
+    )
+    return forward
 
-    return method
+
+def _needs_torch(what: str, error: ImportError) -> ImageError:
+    return ImageError(
+        f"{what} needs packages that are not installed ({error}); install them with ./predictgbm setup --hdbet or pip "
+        "install 'predictgbm[registration]', run with containers (image hdbet), or choose another method"
+    )
 
 
-def _cubic_pair(pair: Pair, matrix: NDArray[np.float64]) -> tuple[Image, Image]:
-    """Return the fixed image and the moving image brought to it by the affine map, on cubic voxels of 1 mm."""
+def _cubic_pair(pair: Pair, matrix: NDArray[np.float64], multiple: int = 1) -> tuple[Image, Image]:
+    """Return the fixed image and the moving image brought to it by the affine map, on cubic voxels of 1 mm.
+
+    Each axis has a multiple of so many voxels.
+    """
     grid = isotropic(pair.fixed, pair.fixed_mask, 1.0)
+    shape = tuple(-(-n // multiple) * multiple for n in grid.shape)
+    grid = Image(np.broadcast_to(np.float32(0), shape), grid.affine)
     fixed = resample(pair.fixed, grid)
     return Image(fixed, grid.affine), Image(resample(pair.moving, grid, matrix), grid.affine)
 
@@ -158,6 +176,33 @@ def _syn(pair: Pair, matrix: NDArray[np.float64]) -> Transform:
         return read_transform(warps[0])
 
 
+def _convexadam(pair: Pair, matrix: NDArray[np.float64]) -> Transform:
+    # Where an axis is no multiple of its two lattices, 6 and 2 voxels, the package stretches the field.
+    fixed, moving = _cubic_pair(pair, matrix, 6)
+    with warnings.catch_warnings():  # the package sets filters of warnings for the whole process
+        warnings.simplefilter("ignore")
+        try:
+            import torch
+            from convexAdam.convex_adam_MIND import convex_adam_pt
+        except ImportError as error:
+            raise _needs_torch("method convexadam", error) from error
+        torch.set_num_threads(pair.threads)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        voxels = convex_adam_pt(
+            fixed.data,
+            moving.data,
+            grid_sp=6,
+            grid_sp_adam=2,
+            dtype=torch.float32,
+            device=torch.device("cpu"),
+        )
+    # On its second lattice, of n voxels, it takes (n - 1) / 2 voxels for the unit of torch, which is n / 2.
+    counts = np.array(fixed.shape) // 2
+    voxels = voxels * counts / (counts - 1)
+    axes = fixed.affine[:3, :3]
+    return Field(np.ascontiguousarray(voxels @ axes.T, np.float32), fixed.affine)
+
+
 def _nothing(pair: Pair, matrix: NDArray[np.float64]) -> Transform:
     return np.eye(4)
 
@@ -171,7 +216,7 @@ def _normalised(
 
 
 #: Instance optimisation of DIRAC (Mok TCW, Chung ACS. MICCAI 2022, arXiv:2206.03900): iterations, rates and weights of
-#: its five levels, window of 3 voxels; its network, which would come first, is not part of this.
+#: its five levels, window of 3 voxels. Its network comes first where its weights are given.
 DIRAC = Settings(
     levels=(
         _normalised(4, 150, 1e-2, 2, 0.25, 1),
@@ -184,21 +229,50 @@ DIRAC = Settings(
     radius=1,
 )
 
+
+def _dirac(pair: Pair, matrix: NDArray[np.float64]) -> Transform:
+    initial = None
+    if pair.weights is not None:
+        try:
+            from predictgbm.registration.dirac import start_fields
+        except ImportError as error:
+            raise _needs_torch("DIRAC's network", error) from error
+        initial = start_fields(
+            pair.weights,
+            pair.fixed,
+            pair.moving,
+            matrix,
+            pair.fixed_mask,
+            pair.moving_mask,
+            threads=pair.threads,
+        )
+    return _optimised(pair, matrix, DIRAC, initial)
+
+
 #: Free-form deformation on squared differences, with the default's levels.
 FFD = Settings(similarity="mse", occlusion=None)
 
 #: Name -> kind of the linear map before it, method, and a line for the help.
 METHODS: dict[str, tuple[str, Callable[[Pair, NDArray[np.float64]], Transform], str]] = {
-    "ncc": ("affine", _optimised(DEFAULT), "own, both directions, local correlation, inverse consistency"),
+    "ncc": (
+        "affine",
+        partial(_optimised, settings=DEFAULT),
+        "own, both directions, local correlation, inverse consistency",
+    ),
     "rigid": ("rigid", _nothing, "greedy, 6 degrees of freedom"),
     "affine": ("affine", _nothing, "greedy, 12 degrees of freedom"),
     "greedy": ("affine", _greedy, "greedy, deformable, local correlation"),
     "syn": ("affine", _syn, "SyN of ANTs, local correlation (extra: syn)"),
-    "ffd": ("affine", _optimised(FFD), "own, squared differences instead of local correlation"),
+    "ffd": (
+        "affine",
+        partial(_optimised, settings=FFD),
+        "own, squared differences instead of local correlation",
+    ),
+    "convexadam": ("affine", _convexadam, "convexAdam, MIND features (torch)"),
     "dirac": (
         "affine",
-        _optimised(DIRAC),
-        "instance optimisation with DIRAC's settings; without its network",
+        _dirac,
+        "instance optimisation with DIRAC's settings, after its network where its weights are given (torch)",
     ),
 }
 
@@ -212,6 +286,7 @@ def register(
     *,
     fixed_ignore: Mask | None = None,
     moving_ignore: Mask | None = None,
+    weights: Path | None = None,
     threads: int = 1,
     seed: int = 1,
 ) -> Registration:
@@ -227,18 +302,23 @@ def register(
         Brain, of the shape of each image, not empty.
     fixed_ignore, moving_ignore
         Parts without a counterpart; used by the methods ``ncc``, ``ffd`` and ``dirac``.
+    weights
+        Of DIRAC's network, see :func:`predictgbm.registration.dirac.load_network`; for ``dirac``, which without them
+        is instance optimisation alone.
     threads
-        Cores. The own methods give the same bits whatever their number; greedy and SyN differ in the last digits.
+        Cores. The own methods give the same bits whatever their number; those of others differ in the last digits.
     seed
         For ``syn``; the other methods draw nothing that differs between runs.
 
     Raises
     ------
     ImageError
-        If an image or mask is empty, the tool is not installed, or it fails.
+        If an image or mask is empty, weights are wrong or not for this method, the tool is not installed, or it fails.
     """
+    if weights is not None and method != "dirac":
+        raise ImageError(f"{weights}: weights are for method dirac, not for {method}; leave them out")
     kind, deform, _ = METHODS[method]
-    pair = Pair(fixed, moving, fixed_mask, moving_mask, fixed_ignore, moving_ignore, threads, seed)
+    pair = Pair(fixed, moving, fixed_mask, moving_mask, fixed_ignore, moving_ignore, weights, threads, seed)
     matrix = _linear(pair, kind)
     forward = compose(fixed, deform(pair, matrix), matrix)
     inverse = np.asarray(np.linalg.inv(matrix), np.float64)

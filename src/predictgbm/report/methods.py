@@ -67,6 +67,14 @@ LITERATURE = {
         "subfields and medial temporal lobe subregions in 3 Tesla and 7 Tesla T2-weighted MRI. Alzheimer's & "
         "Dementia 12(7S):126–127, 2016.",
     ),
+    "convexadam": Reference(
+        "Siebert H, Großbröhmer C, Hansen L, Heinrich MP. ConvexAdam: self-configuring dual-optimisation-based 3D "
+        "multitask medical image registration. IEEE Transactions on Medical Imaging, 2024.",
+    ),
+    "dirac": Reference(
+        "Mok TCW, Chung ACS. Unsupervised deformable image registration with absent correspondences in pre-operative "
+        "and post-recurrence brain tumor MRI scans. MICCAI, 2022. arXiv:2206.03900.",
+    ),
     "estro": Reference(
         "Niyazi M, Andratschke N, Bendszus M, et al. ESTRO-EANO guideline on target delineation and "
         "radiotherapy details for glioblastoma. Radiotherapy and Oncology 184:109663, 2023.",

@@ -51,7 +51,11 @@ workflow REGISTER_FOLLOWUP {
             def row = followup.row + [files: followup.columns.collectEntries { column, path -> [(column): path.name] }]
             tuple(meta, row, followup.columns.values().toList(), exam, placed.images, placed.transforms)
         }
-    FOLLOWUP_REGISTER(ch_pair)
+    // The checksum beside the weights, where there is one, comes along.
+    def weights = params.registration == 'dirac' && params.dirac_weights
+        ? [params.dirac_weights, "${params.dirac_weights}.sha256"].collect { path -> file(path, glob: false) }.findAll { path -> path.exists() }
+        : []
+    FOLLOWUP_REGISTER(ch_pair, weights)
 
     ch_lost = lostTasks(
         ch_import.map { meta, _row, _segmentation, _exam, _transform -> meta },

@@ -1,10 +1,11 @@
 process FOLLOWUP_REGISTER {
     tag "${meta.id}"
     label 'process_medium'
-    label 'family_imaging'
+    label "${params.registration == 'convexadam' || (params.registration == 'dirac' && params.dirac_weights) ? 'family_hdbet' : 'family_imaging'}"
 
     input:
     tuple val(meta), val(row), path(images, stageAs: 'followup/*'), path(exam, stageAs: 'exam/*'), path(sources, stageAs: 'native/*'), path(transforms, stageAs: 'xfm/*')
+    path weights, stageAs: 'weights/*'
 
     output:
     tuple val(meta), path("${meta.id}_space-*_desc-registered_dseg.nii.gz"), emit: segmentation, optional: true
@@ -18,6 +19,7 @@ process FOLLOWUP_REGISTER {
 
     script:
     def args = task.ext.args ?: ''
+    def given = [weights].flatten().findAll { file -> !file.name.endsWith('.sha256') }.collect { file -> "--dirac-weights ${file}" }.join(' ')
     def suffixes = [t1: 'T1w', t2: 'T2w', flair: 'FLAIR', adc: 'ADC']
     // Of a raw exam each image comes from its own grid, by one interpolation.
     def placed = [sources].flatten().collectEntries { image ->
@@ -39,7 +41,7 @@ process FOLLOWUP_REGISTER {
     register_longitudinal.py --fixed ${exam}/*_ce-GD_T1w.nii.gz --moving followup/${row.files.t1c} \\
         --fixed-mask ${exam}/*_desc-brain_mask.nii.gz --moving-mask followup/${row.files.brain_mask} \\
         --fixed-csf ${exam}/*_label-CSF_probseg.nii.gz --fixed-seg ${exam}/*_desc-tumor_dseg.nii.gz --moving-seg followup/${row.files.tumor_seg} --moving-labels '${row.tumor_labels}' \\
-        ${others} --out-prefix warped/${meta.id}_space-${task.ext.space} --threads ${task.cpus} \\
+        ${others} ${given} --out-prefix warped/${meta.id}_space-${task.ext.space} --threads ${task.cpus} \\
         --quality ${meta.id}_desc-registration_quality.json --picture ${meta.id}_desc-registration_qc.png \\
         --failure ${meta.id}_failure.json --patient ${meta.patient} --session ${meta.session} ${args}
     if [ ! -e ${meta.id}_failure.json ]; then
