@@ -1,3 +1,16 @@
+// Output name -> image of the follow-up; of a raw exam each comes from its own grid with the transform to it, by one interpolation.
+def broughtAlong(Map columns, List sources, List transforms) {
+    def names = [t1: 'T1w', t2: 'T2w', flair: 'FLAIR', adc: 'ADC']
+    def aligned = names.findAll { column, _name -> columns.containsKey(column) }.collectEntries { column, name -> [(name): "followup/${columns[column]}"] }
+    def placed = sources
+        .collectEntries { image -> [(image.name - '.nii.gz'): image] }
+        .collectEntries { column, image ->
+            def transform = transforms.find { file -> file.name.contains("_from-${column == 'tumor_seg' ? 't1c' : column}_to-") }
+            [((names + [t1c: 'T1c', tumor_seg: 'dseg'])[column]): "${image},${transform}"]
+        }
+    return aligned + placed
+}
+
 process FOLLOWUP_REGISTER {
     tag "${meta.id}"
     label 'process_medium'
@@ -20,18 +33,7 @@ process FOLLOWUP_REGISTER {
     script:
     def args = task.ext.args ?: ''
     def given = [weights].flatten().findAll { file -> !file.name.endsWith('.sha256') }.collect { file -> "--dirac-weights ${file}" }.join(' ')
-    def suffixes = [t1: 'T1w', t2: 'T2w', flair: 'FLAIR', adc: 'ADC']
-    // Of a raw exam each image comes from its own grid, by one interpolation.
-    def placed = [sources].flatten().collectEntries { image ->
-        def column = image.name - '.nii.gz'
-        def transform = [transforms].flatten().find { file -> file.name.contains("_from-${column == 'tumor_seg' ? 't1c' : column}_to-") }
-        [(column): transform ? "${image},${transform}" : null]
-    }
-    def others = (suffixes + [t1c: 'T1c', tumor_seg: 'dseg'])
-        .collect { column, suffix -> [suffix, placed[column] ?: (suffixes.containsKey(column) && row.files.containsKey(column) ? "followup/${row.files[column]}" : null)] }
-        .findAll { _suffix, source -> source }
-        .collect { suffix, source -> "--also ${suffix}=${source}" }
-        .join(' ')
+    def others = broughtAlong(row.files, [sources].flatten(), [transforms].flatten()).collect { name, source -> "--also ${name}=${source}" }.join(' ')
     def summarised = row + [files: [registered_seg: "warped/${meta.id}_space-${task.ext.space}_desc-registered_dseg.nii.gz".toString()], registered_labels: 'canonical']
     """
     cat > row.json <<'END_OF_ROW'
