@@ -22,6 +22,8 @@ from predictgbm.registration.transforms import read_transform, resample
 ROOT = Path(__file__).resolve().parents[2]
 #: Voxel edge of the atlas and of the simulated anatomy, in mm: coarse, so that the whole road takes minutes.
 SPACING = 2.0
+#: Name of that atlas.
+SPACE = "Coarse"
 
 pytestmark = pytest.mark.pipeline
 
@@ -32,7 +34,7 @@ def python(script: str, *arguments: object) -> None:
 
 @pytest.fixture(scope="module")
 def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an atlas folder as a user with an atlas of their own makes it: SRI24 at 2 mm."""
+    """Return an atlas folder as a user with an atlas of their own makes it: here SRI24 at 2 mm."""
     folder = tmp_path_factory.mktemp("atlas")
     python("prepare_atlas.py", "--out", folder / "fine")
     fine = load_atlas(folder / "fine")
@@ -45,7 +47,7 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_image(folder / "own" / name, getattr(coarse, tissue), coarse.affine)
     for name in (HEAD, HEAD_BRAIN):
         shutil.copy(folder / "fine" / name, folder / "own" / name)
-    python("prepare_atlas.py", "--atlas", folder / "own", "--out", folder / "coarse")
+    python("prepare_atlas.py", "--atlas", folder / "own", "--space", SPACE, "--out", folder / "coarse")
     return folder / "coarse"
 
 
@@ -126,7 +128,14 @@ def result(atlas: Path, cohort: Path, tmp_path_factory: pytest.TempPathFactory) 
         second | {"patient": "twice", "dicom": str(with_second_t1c(mixed, folder / "twice"))},
         second | {"patient": "lacking", "dicom": str(without_flair(mixed, folder / "lacking"))},
     ]
-    arguments = ["--input", str(write_sheet(folder / "sheet.csv", sheet)), "--atlas", str(atlas)]
+    arguments = [
+        "--input",
+        str(write_sheet(folder / "sheet.csv", sheet)),
+        "--atlas",
+        str(atlas),
+        "--atlas_space",
+        SPACE,
+    ]
     arguments += ["--models", "soc,loti", "--brain_extraction", "atlas", "--tissue_segmentation", "atlas"]
     arguments += ["--outdir", "results", "-profile", "standard"]
     run(folder, *arguments, status=3)
@@ -157,7 +166,7 @@ def test_everything_lies_where_the_truth_lies(result: tuple[Path, list[str]], co
         truth = cohort / f"sub-{number}" / "truth" / "ses-pre" / "native"
         brain = read_image(next(exam.glob("anat/*_desc-brain_mask.nii.gz")), np.uint8)
         tumor = read_image(next(exam.glob("anat/*_desc-tumor_dseg.nii.gz")), np.uint8)
-        transform = read_transform(next(exam.rglob("*_from-t1c_to-*_xfm.tfm")))
+        transform = read_transform(next(exam.rglob(f"*_from-t1c_to-{SPACE}_xfm.tfm")))
         masks = {}
         for name in ("brain_mask", "tumor_dseg"):
             image = read_image(next(truth.glob(f"*_desc-{name}.nii.gz")), np.uint8)

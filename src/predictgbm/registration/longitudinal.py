@@ -23,7 +23,14 @@ from predictgbm.masks import dice
 from predictgbm.preprocessing import two_levels
 from predictgbm.quality import Measure
 from predictgbm.registration import kernels
-from predictgbm.registration.deformable import DEFAULT, EMPTY_WINDOW, Level, Settings, register_deformable
+from predictgbm.registration.deformable import (
+    DEFAULT,
+    EMPTY_WINDOW,
+    Level,
+    Settings,
+    register_deformable,
+    remove_folds,
+)
 from predictgbm.registration.linear import greedy_field, isotropic, register_linear
 from predictgbm.registration.transforms import (
     Field,
@@ -199,8 +206,8 @@ def _convexadam(pair: Pair, matrix: NDArray[np.float64]) -> Transform:
     # On its second lattice, of n voxels, it takes (n - 1) / 2 voxels for the unit of torch, which is n / 2.
     counts = np.array(fixed.shape) // 2
     voxels = voxels * counts / (counts - 1)
-    axes = fixed.affine[:3, :3]
-    return Field(np.ascontiguousarray(voxels @ axes.T, np.float32), fixed.affine)
+    displacement = np.ascontiguousarray(voxels @ fixed.affine[:3, :3].T, np.float32)
+    return Field(remove_folds(displacement, fixed.affine), fixed.affine)
 
 
 def _nothing(pair: Pair, matrix: NDArray[np.float64]) -> Transform:

@@ -3,7 +3,7 @@ def broughtAlong(Map columns, List sources, List transforms) {
     def names = [t1: 'T1w', t2: 'T2w', flair: 'FLAIR', adc: 'ADC']
     def aligned = names.findAll { column, _name -> columns.containsKey(column) }.collectEntries { column, name -> [(name): "followup/${columns[column]}"] }
     def placed = sources
-        .collectEntries { image -> [(image.name - '.nii.gz'): image] }
+        .collectEntries { image -> [(image.toString().tokenize('/').last() - '.nii.gz'): image] }
         .collectEntries { column, image ->
             def transform = transforms.find { file -> file.name.contains("_from-${column == 'tumor_seg' ? 't1c' : column}_to-") }
             [((names + [t1c: 'T1c', tumor_seg: 'dseg'])[column]): "${image},${transform}"]
