@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from predictgbm.atlas import MINIMUM_TISSUE, Atlas, normalise_tissue, resample
 from predictgbm.images import Image, ImageError
-from predictgbm.masks import dice
+from predictgbm.masks import dice, overlap_coefficient
 
 #: A brain that shares less than this with the atlas brain (Dice) does not lie in atlas space. The brain of MNI152 has
 #: 1,887 ml: one of 900 ml that lies wholly within it reaches .65.
@@ -68,7 +68,9 @@ def tissue_prior(
     Returns
     -------
     wm, gm, csf : float32 arrays, 0 to 1, 0 outside the brain
-    facts : Dice of the exam's brain with the atlas's
+    facts
+        ``atlas_dice``: Dice of the exam's brain with the atlas's; ``atlas_overlap``: share of the smaller of the two
+        that lies in the larger.
 
     Raises
     ------
@@ -97,7 +99,8 @@ def tissue_prior(
         for array in (wm, gm, csf):
             array[unknown] = array[rim].sum() / total[rim].sum()
     wm, gm, csf = normalise_tissue(t1, wm, gm, csf, brain_mask)
-    return wm, gm, csf, {"atlas_dice": overlap}
+    facts = {"atlas_dice": overlap, "atlas_overlap": overlap_coefficient(brain_mask, covered)}
+    return wm, gm, csf, facts
 
 
 def two_levels(values: NDArray[np.floating], start: float) -> tuple[float, float, float]:

@@ -142,21 +142,28 @@ def result(atlas: Path, cohort: Path, tmp_path_factory: pytest.TempPathFactory) 
     return folder, arguments
 
 
-def test_the_exam_in_order_is_scored_and_the_others_told_with_their_reason(
+def test_exams_in_order_are_scored_and_the_others_told_with_their_reason(
     result: tuple[Path, list[str]],
 ) -> None:
     tables = result[0] / "results" / "tables"
     status = {row["patient"]: row["status"] for row in rows(tables / "cohort.csv")}
-    assert status == {"001": "evaluated", "stranger": "excluded", "twice": "excluded", "lacking": "excluded"}
+    assert status == {"001": "evaluated", "stranger": "evaluated", "twice": "excluded", "lacking": "excluded"}
     scores = rows(tables / "metrics.csv")
-    assert sorted((r["patient"], r["model"]) for r in scores) == [("001", "loti"), ("001", "soc")]
+    assert sorted((r["patient"], r["model"]) for r in scores) == [
+        (patient, model) for patient in ("001", "stranger") for model in ("loti", "soc")
+    ]
     reasons = {row["patient"]: row for row in rows(tables / "failures.csv")}
-    assert set(reasons) == {"stranger", "twice", "lacking"}
-    assert "as between different people" in reasons["stranger"]["reason"]
-    assert reasons["stranger"]["stage"] == "register follow-up"
-    assert "t1c" in reasons["twice"]["reason"].lower()
-    assert reasons["twice"]["reason"].lower().count("series") >= 2, "both candidates are named"
-    assert "flair" in reasons["lacking"]["reason"].lower()
+    assert set(reasons) == {"twice", "lacking"}
+    assert "2 series could be t1c" in reasons["twice"]["reason"]
+    assert reasons["twice"]["reason"].count("'t1_mprage_tra_KM'") == 2, "both candidates are named"
+    assert "exam has no flair" in reasons["lacking"]["reason"]
+
+
+def test_a_follow_up_of_another_person_is_flagged(result: tuple[Path, list[str]]) -> None:
+    """At 2 mm; images of 1 mm are told apart so well that the patient is stopped."""
+    table = rows(result[0] / "results" / "tables" / "quality.csv")
+    flagged = {row["patient"]: row["flagged"] for row in table if row["measure"] == "similarity_linear"}
+    assert flagged == {"001": "False", "stranger": "True"}
 
 
 def test_everything_lies_where_the_truth_lies(result: tuple[Path, list[str]], cohort: Path) -> None:
@@ -184,7 +191,6 @@ def test_every_step_leaves_a_picture_and_numbers(result: tuple[Path, list[str]])
     assert len(measured) >= len(steps)
     report = (results / "multiqc" / "multiqc_report.html").read_text(encoding="utf-8")
     assert "rial quality" in report, "the built-in segmenter's results are marked"
-    assert "as between different people" in report
     methods = json.loads((results / "sub-001" / "ses-pre" / "anat" / "exam.json").read_text())
     assert methods["tumor_quality"] == "trial"
 

@@ -1,16 +1,3 @@
-// Output name -> image of the follow-up; of a raw exam each comes from its own grid with the transform to it, by one interpolation.
-def broughtAlong(Map columns, List sources, List transforms) {
-    def names = [t1: 'T1w', t2: 'T2w', flair: 'FLAIR', adc: 'ADC']
-    def aligned = names.findAll { column, _name -> columns.containsKey(column) }.collectEntries { column, name -> [(name): "followup/${columns[column]}"] }
-    def placed = sources
-        .collectEntries { image -> [(image.toString().tokenize('/').last() - '.nii.gz'): image] }
-        .collectEntries { column, image ->
-            def transform = transforms.find { file -> file.name.contains("_from-${column == 'tumor_seg' ? 't1c' : column}_to-") }
-            [((names + [t1c: 'T1c', tumor_seg: 'dseg'])[column]): "${image},${transform}"]
-        }
-    return aligned + placed
-}
-
 process FOLLOWUP_REGISTER {
     tag "${meta.id}"
     label 'process_medium'
@@ -33,7 +20,15 @@ process FOLLOWUP_REGISTER {
     script:
     def args = task.ext.args ?: ''
     def given = [weights].flatten().findAll { file -> !file.name.endsWith('.sha256') }.collect { file -> "--dirac-weights ${file}" }.join(' ')
-    def others = broughtAlong(row.files, [sources].flatten(), [transforms].flatten()).collect { name, source -> "--also ${name}=${source}" }.join(' ')
+    // Of a raw exam each image comes from its own grid with the transform to it, so that it is interpolated once.
+    def own = [sources].flatten().collect { image -> image.toString().tokenize('/').last() - '.nii.gz' }
+    def others = [t1c: 'T1c', t1: 'T1w', t2: 'T2w', flair: 'FLAIR', adc: 'ADC', tumor_seg: 'dseg']
+        .collect { column, name ->
+            def from = column == 'tumor_seg' ? 't1c' : column
+            def aligned = row.files.containsKey(column) && !(column in ['t1c', 'tumor_seg']) ? "--also ${name}=followup/${row.files[column]}" : ''
+            column in own ? "--also ${name}=native/${column}.nii.gz,xfm/${meta.id}_from-${from}_to-${task.ext.space}_xfm.tfm" : aligned
+        }
+        .join(' ')
     def summarised = row + [files: [registered_seg: "warped/${meta.id}_space-${task.ext.space}_desc-registered_dseg.nii.gz".toString()], registered_labels: 'canonical']
     """
     cat > row.json <<'END_OF_ROW'
