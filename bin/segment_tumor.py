@@ -18,12 +18,12 @@ import numpy as np
 from predictgbm.atlas import load_atlas, resample_atlas
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.images import Image, ImageError, conform, read_image, to_ras, write_image
-from predictgbm.quality import write_quality
+from predictgbm.quality import TRIAL, write_quality
 from predictgbm.report.overlays import draw_contours
 from predictgbm.segmentation.checks import measure_tumor, outlines
 from predictgbm.segmentation.tumor import CONTRASTS, segment_tumor
 
-METHOD = "intensity against the atlas, without a trained model (trial quality)"
+METHOD = f"intensity against the atlas, without a trained model ({TRIAL})"
 NOTE = "Trial quality: found by intensity against the atlas. For trying the pipeline, not for conclusions on patients"
 
 

@@ -45,6 +45,10 @@ STAGES = {
 }
 
 
+#: What the method of a segmentation says if nothing may be concluded from it.
+TRIAL = "trial quality"
+
+
 @dataclass(frozen=True)
 class Measure:
     """One number about the quality of a result.

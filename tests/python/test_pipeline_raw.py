@@ -190,7 +190,7 @@ def test_every_step_leaves_a_picture_and_numbers(result: tuple[Path, list[str]])
     measured = {row["stage"] for row in rows(results / "tables" / "quality.csv") if row["patient"] == "001"}
     assert len(measured) >= len(steps)
     report = (results / "multiqc" / "multiqc_report.html").read_text(encoding="utf-8")
-    assert "rial quality" in report, "the built-in segmenter's results are marked"
+    assert "TRIAL QUALITY." in report, "the built-in segmenter's results are marked"
     methods = json.loads((results / "sub-001" / "ses-pre" / "anat" / "exam.json").read_text())
     assert methods["tumor_quality"] == "trial"
 

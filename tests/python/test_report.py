@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from predictgbm.quality import TRIAL
 from predictgbm.report import figures, gallery
 from predictgbm.report.formatting import duration, memory, number, p_value, table
 from predictgbm.report.methods import Reference, References, methods_text, verdict
@@ -420,6 +421,21 @@ def test_browser_draws_the_curve_and_runs_nothing_foreign(report: str, tmp_path:
     assert len(re.findall(r'class="legendtext"', dom)) == len(GAIN)
     assert "<title>taken" not in dom
     assert "x" not in Page(dom).values("img", "src")
+
+
+def test_results_of_the_trial_segmenter_are_told_below_the_title(run: Path) -> None:
+    import multiqc  # noqa: F401  # first, as it loads the module itself
+
+    from predictgbm.report.multiqc_module import introduction
+
+    results = Results(run)
+    assert "TRIAL QUALITY" not in introduction(results)
+    segmented = {"patient": "001", "session": "pre", "stage": "tumor"}
+    results.tables["quality"] = [
+        segmented | {"method": f"by a rule ({TRIAL})"},
+        segmented | {"patient": "002", "method": "BraTS23_1"},
+    ]
+    assert "<b>TRIAL QUALITY.</b> The tumour labels of 1 exam come" in introduction(results)
 
 
 def test_methods_text_tells_how_raw_images_were_processed(run: Path) -> None:

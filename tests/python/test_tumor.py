@@ -18,6 +18,7 @@ from predictgbm.atlas import Atlas, load_atlas, resample_atlas
 from predictgbm.images import ImageError, conform, read_image, to_ras, write_image
 from predictgbm.labels import CORE, WHOLE_TUMOR, Tumor, region
 from predictgbm.preprocessing import two_levels
+from predictgbm.quality import TRIAL
 from predictgbm.segmentation.checks import measure_tumor
 from predictgbm.segmentation.tumor import (
     CONTRASTS,
@@ -278,6 +279,7 @@ def test_command_repeats_itself_and_does_not_mind_the_voxel_order(
     np.testing.assert_array_equal(conform(turned, first).data, first.data)
     quality = json.loads((tmp_path / "q.json").read_text())
     assert quality["note"].startswith("Trial quality")
+    assert TRIAL in quality["method"]
     assert quality["patient"] == "001"
     assert json.loads((tmp_path / "s.json").read_text())["tumor_quality"] == "trial"
     assert (tmp_path / "p.png").stat().st_size > 10_000

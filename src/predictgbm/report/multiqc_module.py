@@ -17,7 +17,7 @@ from multiqc import config, report
 from multiqc.base_module import BaseMultiqcModule, ModuleNoSamplesFound
 from multiqc.plots import linegraph
 
-from predictgbm.quality import STAGES
+from predictgbm.quality import STAGES, TRIAL
 from predictgbm.report import figures, gallery, methods
 from predictgbm.report.figures import Pair, Panel, Point
 from predictgbm.report.formatting import (
@@ -50,8 +50,6 @@ REASON_CODES = (
     "followup_too_early",
     "no_recurrence",
 )
-#: Word in the note of a step whose result is for trials only.
-TRIAL = "trial quality"
 #: Where the viewer pages are, seen from the report.
 VIEWER = "../viewer"
 
@@ -164,7 +162,9 @@ def introduction(results: Results) -> Html:
     evaluated = sum(row["status"] == "evaluated" for row in patients)
     kept = sum(row["status"] != "excluded" for row in patients)
     if trial := {
-        (r["patient"], r.get("session")) for r in results.tables["quality"] if TRIAL in (r.get("note") or "")
+        (r["patient"], r.get("session"))
+        for r in results.tables["quality"]
+        if TRIAL in (r.get("method") or "")
     }:
         parts.append(
             f'<span class="gbm-simulated"><b>TRIAL QUALITY.</b> The tumour labels of {count(len(trial), "exam")} '
