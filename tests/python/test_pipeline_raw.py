@@ -191,8 +191,8 @@ def test_every_step_leaves_a_picture_and_numbers(result: tuple[Path, list[str]])
     assert len(measured) >= len(steps)
     report = (results / "multiqc" / "multiqc_report.html").read_text(encoding="utf-8")
     assert "TRIAL QUALITY." in report, "the built-in segmenter's results are marked"
-    methods = json.loads((results / "sub-001" / "ses-pre" / "anat" / "exam.json").read_text())
-    assert methods["tumor_quality"] == "trial"
+    exam = json.loads((results / "sub-001" / "ses-pre" / "anat" / "exam.json").read_text())
+    assert exam["tumor_seg"] == "segmented (trial)"
 
 
 def test_resume_does_nothing_again(result: tuple[Path, list[str]]) -> None:
