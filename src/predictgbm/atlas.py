@@ -364,6 +364,21 @@ def checksum(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
+def check_checksum(path: Path) -> None:
+    """Compare a file with the SHA-256 that is the first word of a file ``<name>.sha256`` beside it, if there is one.
+
+    Raises
+    ------
+    ImageError
+        If they differ.
+    """
+    expected = path.with_name(f"{path.name}.sha256")
+    if expected.is_file():
+        want, found = (expected.read_text().split() or [""])[0], checksum(path)
+        if found != want:
+            raise ImageError(f"{path}: SHA-256 is {found}, expected {want}; copy the weights again")
+
+
 def is_prepared(folder: str | os.PathLike[str]) -> bool:
     """Tell whether a folder holds a complete atlas that names its space and matches the checksums of its manifest."""
     folder = Path(folder)

@@ -16,7 +16,7 @@ import SimpleITK
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from predictgbm.atlas import checksum, resample
+from predictgbm.atlas import check_checksum, resample
 from predictgbm.images import Image, ImageError, read_image, write_image
 from predictgbm.itk import itk_threads, to_simpleitk
 from predictgbm.masks import bounding_box
@@ -173,11 +173,7 @@ def check_hdbet2_weights(weights: Path) -> Path:
     missing = [name for name in ("dataset.json", "plans.json") if not (folder / name).is_file()]
     if missing:
         raise ImageError(f"{folder}: lacks {', '.join(missing)}; unpack the weights of HD-BET 2 again")
-    expected = checkpoint.with_name(f"{checkpoint.name}.sha256")
-    if expected.is_file():
-        want, found = (expected.read_text().split() or [""])[0], checksum(checkpoint)
-        if found != want:
-            raise ImageError(f"{checkpoint}: SHA-256 is {found}, expected {want}; copy the weights again")
+    check_checksum(checkpoint)
     return folder
 
 

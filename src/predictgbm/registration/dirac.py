@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from predictgbm.atlas import checksum
+from predictgbm.atlas import check_checksum
 from predictgbm.images import Image, ImageError
 from predictgbm.masks import bounding_box
 from predictgbm.registration.transforms import Field, Transform, resample
@@ -171,11 +171,7 @@ def load_network(path: Path) -> Pyramid:
     remedy = f"give the file of {ORIGIN}"
     if not path.is_file():
         raise ImageError(f"{path}: file does not exist; {remedy}")
-    expected = path.with_name(f"{path.name}.sha256")
-    if expected.is_file():
-        want, found = (expected.read_text().split() or [""])[0], checksum(path)
-        if found != want:
-            raise ImageError(f"{path}: SHA-256 is {found}, expected {want}; copy the weights again")
+    check_checksum(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         blocks = sum(
