@@ -24,7 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from predictgbm.images import Image, read_image
+from predictgbm.images import Image, ImageError, read_image
 from predictgbm.labels import CORE, Tumor, region
 from predictgbm.masks import bounding_box, dice
 from predictgbm.preprocessing import derive_brain_mask
@@ -183,7 +183,12 @@ def run_method(case: Case, method: str, labels: bool, answer: Any) -> None:
         ignored["fixed_ignore"] = region(case.fixed_labels, CORE)
         ignored["moving_ignore"] = region(case.moving_labels, (*CORE, Tumor.CAVITY))
     start = time.process_time()
-    result = register(case.fixed, case.moving, method, case.fixed_mask, case.moving_mask, **ignored)
+    try:
+        result = register(case.fixed, case.moving, method, case.fixed_mask, case.moving_mask, **ignored)
+    except ImageError as error:  # a tool that is not installed, for example: the other methods still count
+        print(f"{method}: {error}", file=sys.stderr)
+        answer.put({})
+        return
     seconds = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     warped = resample(case.moving, case.fixed, result.forward)

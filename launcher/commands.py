@@ -149,12 +149,12 @@ def needs_torch(arguments: list[str]) -> bool:
         "googlebatch",
     }:
         return False
-    registration = option(arguments, "--registration")
+    registration = parameter(arguments, "registration")
     if registration == "convexadam":
         return True
-    if registration == "dirac" and option(arguments, "--dirac_weights") is not None:
+    if registration == "dirac" and parameter(arguments, "dirac_weights") is not None:
         return True
-    if "raw_demo" in profiles or option(arguments, "--brain_extraction") == "atlas":
+    if "raw_demo" in profiles or parameter(arguments, "brain_extraction") == "atlas":
         return False
     if {"--simulate_raw", "--simulate_dicom"} & {word.partition("=")[0] for word in arguments}:
         return True

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from predictgbm.growth import fisher_kpp, loti
+from predictgbm.growth import fisher_kpp, gliodil, loti
 from predictgbm.labels import Tumor
 
 SIZE = 24
@@ -29,7 +29,7 @@ exam = {
     "gm": np.where(brain, 0.3, 0).astype(np.float32),
     "csf": np.where(brain, 0.1, 0).astype(np.float32),
 }
-for model in (loti, fisher_kpp):
+for model in (loti, fisher_kpp, gliodil):
     names = inspect.signature(model.predict).parameters
     inputs = {name: array for name, array in exam.items() if name in names}
     model.predict(**inputs, spacing=(4.0, 4.0, 4.0), seed=0)

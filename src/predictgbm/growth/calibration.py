@@ -59,6 +59,16 @@ FLOOR = 1e-16
 
 
 @dataclass(frozen=True)
+class Assumptions:
+    """What one exam cannot tell: thresholds of visibility; standard deviation (mm) and peak of the first seed."""
+
+    threshold_core: float = CORE_THRESHOLD
+    threshold_edema: float = EDEMA_THRESHOLD
+    seed_width: float = SEED_WIDTH_MM
+    seed_peak: float = SEED_PEAK
+
+
+@dataclass(frozen=True)
 class Parameters:
     """What a Fisher-KPP tumour is made of.
 
@@ -86,10 +96,10 @@ class Parameters:
         return np.concatenate([logs, self.seeds.ravel(), np.log(self.peaks[1:])])
 
     @staticmethod
-    def from_vector(vector: NDArray[np.float64]) -> Parameters:
+    def from_vector(vector: NDArray[np.float64], first_peak: float = SEED_PEAK) -> Parameters:
         """Undo :meth:`to_vector`."""
         n = (len(vector) - 1) // 4
-        peaks = np.concatenate([[SEED_PEAK], np.exp(vector[2 + 3 * n :])])
+        peaks = np.concatenate([[first_peak], np.exp(vector[2 + 3 * n :])])
         speed, width = np.exp(vector[:2]).tolist()
         seeds = vector[2 : 2 + 3 * n].reshape(n, 3)
         return Parameters(0.5 * speed * width, 0.5 * speed / width, seeds, peaks)
@@ -251,7 +261,9 @@ class _Level:
         surfaces: list[_Surface],
         spacing: NDArray[np.float64],
         factors: Sequence[int],
+        assumptions: Assumptions = Assumptions(),
     ) -> None:
+        self.assumptions = assumptions
         self.spacing = spacing * factors
         self.origin = spacing * (np.asarray(factors) - 1) / 2.0
         # A coarse cell is tissue when at least half of it is; its diffusivity is that of its tissue.
@@ -272,12 +284,13 @@ class _Level:
         return inner, outer, replace(s, weight=weight / max(weight.sum(), 1e-30))
 
     def concentration(self, p: Parameters) -> NDArray[np.float32]:
-        start = gaussian_seeds(self.shape, self.spacing, p.seeds, p.peaks, origin=self.origin)
+        width = self.assumptions.seed_width
+        start = gaussian_seeds(self.shape, self.spacing, p.seeds, p.peaks, origin=self.origin, width=width)
         return self.solver.simulate(start, p.diffusivity, p.proliferation, DAYS, active_threshold=FLOOR)
 
     def residual(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the misfit in mm at each point of the surfaces, weighted to a mean square, and the weak belief."""
-        p = Parameters.from_vector(vector)
+        p = Parameters.from_vector(vector, self.assumptions.seed_peak)
         u = np.clip(self.concentration(p).ravel().astype(float), FLOOR, 1 - 1e-7)
         logit = np.log(u / (1 - u))
         parts = []
@@ -366,7 +379,7 @@ def _bounds(vector: NDArray[np.float64], reach: float) -> tuple[NDArray[np.float
 
 def _search(level: _Level, foci: NDArray[np.float64], radius: float) -> Parameters:
     """Try fronts of several speeds and widths from the given foci; the best is where least squares starts."""
-    peaks = np.full(len(foci), SEED_PEAK)
+    peaks = np.full(len(foci), level.assumptions.seed_peak)
     best: tuple[float, Parameters] | None = None
     for width in (1.0, 2.0, 4.0, 8.0):
         for factor in (0.7, 1.0, 1.4, 2.0):
@@ -384,6 +397,7 @@ def calibrate(
     core: NDArray[np.bool_],
     whole: NDArray[np.bool_],
     spacing: Vector,
+    assumptions: Assumptions = Assumptions(),
 ) -> tuple[Parameters, float]:
     """Find the diffusivity, proliferation and seeds whose isolines fit the labels best.
 
@@ -395,6 +409,8 @@ def calibrate(
         Tumour core and whole tumour. Either may be empty, not both.
     spacing : (float, float, float)
         Voxel size in mm.
+    assumptions : Assumptions, optional
+        The defaults of :class:`Assumptions` without.
 
     Returns
     -------
@@ -405,7 +421,9 @@ def calibrate(
     h = np.asarray(spacing, float)
     tissue = relative > 0
     # Without any edema the border of the whole tumour is not known, rather than equal to that of the core.
-    visible = [(core, CORE_THRESHOLD)] + [(whole, EDEMA_THRESHOLD)] * bool((whole & ~core).any())
+    visible = [(core, assumptions.threshold_core)]
+    if (whole & ~core).any():
+        visible.append((whole, assumptions.threshold_edema))
     surfaces = [
         s for s in (_surface(mask, tissue, h, threshold) for mask, threshold in visible) if len(s.weight)
     ]
@@ -415,7 +433,7 @@ def calibrate(
     for resolution in (*LEVELS_MM, h.min()):
         factors = tuple(max(1, round(resolution / s)) for s in h)
         if factors not in levels:
-            levels[factors] = _Level(relative, surfaces, h, factors)
+            levels[factors] = _Level(relative, surfaces, h, factors, assumptions)
     native = levels.pop((1, 1, 1))
     searched = list(levels.values()) or [native]
 
@@ -441,4 +459,4 @@ def calibrate(
     if (after**2).sum() < (residual**2).sum():
         vector, residual = corrected, after
     misfit = float(np.sqrt((residual[:-2] ** 2).sum() / max(1, len(surfaces))))
-    return Parameters.from_vector(vector), misfit
+    return Parameters.from_vector(vector, assumptions.seed_peak), misfit

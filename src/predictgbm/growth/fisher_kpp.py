@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from predictgbm.growth import ModelError, Prediction, calibration
+from predictgbm.growth import Prediction, calibration
+from predictgbm.growth.medium import prepare_medium
 from predictgbm.growth.solver import (
-    TISSUE_THRESHOLD,
     WHITE_TO_GRAY,
     FisherKPP,
     Vector,
     bounding_box,
     relative_diffusivity,
 )
-from predictgbm.labels import CORE, WHOLE_TUMOR, region
 from predictgbm.masks import dice
 
 #: The active box of the final run follows the concentration down to this: its faint tail ranks the voxels far from
@@ -62,19 +61,9 @@ def predict(
     """
     began = time.perf_counter()
     inside = np.asarray(brain_mask).astype(bool)
-    labels = np.where(inside, np.asarray(tumor_seg), 0)
-    core, whole = region(labels, CORE), region(labels, WHOLE_TUMOR)
-    if not whole.any():
-        raise ModelError(
-            "no tumour (labels 1, 2, 3) inside the brain mask; check segmentation and brain mask"
-        )
-    wm, gm = np.array(wm, np.float32), np.array(gm, np.float32)
-    # What is labelled tumour was tissue, whatever maps from an atlas say there; what no map covers passes for grey.
-    displaced = whole & (wm + gm < TISSUE_THRESHOLD)
-    unknown = inside & ~displaced & (wm + gm + np.asarray(csf, np.float32) < TISSUE_THRESHOLD)
-    wm[displaced] = gm[displaced] = 0.5
-    gm[unknown] = 1.0
-    relative = relative_diffusivity(wm, gm, brain_mask=inside)
+    medium = prepare_medium(tumor_seg, wm, gm, csf, inside)
+    core, whole = medium.core, medium.whole
+    relative = relative_diffusivity(medium.wm, medium.gm, brain_mask=inside)
     box = bounding_box(inside)
     assert box is not None
     parameters, misfit = calibration.calibrate(relative[box], core[box], whole[box], spacing)
@@ -104,8 +93,8 @@ def predict(
             "misfit_mm": misfit,
             "dice_core": dice(image > calibration.CORE_THRESHOLD, core) if core.any() else None,
             "dice_whole": dice(image > calibration.EDEMA_THRESHOLD, whole),
-            "displaced_voxels": int(displaced.sum()),
-            "uncovered_voxels": int(unknown.sum()),
+            "displaced_voxels": medium.displaced,
+            "uncovered_voxels": medium.uncovered,
             "seconds": time.perf_counter() - began,
         },
     )

@@ -76,7 +76,10 @@ def draw_pair(path: str | os.PathLike[str], first: Image, second: Image, title: 
     a, b = to_ras(first), to_ras(second)
     figure, grid = _figure(3)
     left, right = _scaled(a.data), _scaled(b.data)
-    for row, (axis, indices) in enumerate(_slices((left > 0) & (right > 0))):
+    both = (left > 0) & (right > 0)
+    if both.any():
+        right = _as_bright(right, left, both)
+    for row, (axis, indices) in enumerate(_slices(both)):
         for axes, index in zip(grid[row], indices, strict=True):
             one, other = _section(left, axis, index), _section(right, axis, index)
             across, up = (size for i, size in enumerate(a.spacing) if i != axis)
@@ -102,6 +105,18 @@ def _slices(shown: NDArray[np.bool_]) -> list[tuple[int, list[int]]]:
 
 def _section(array: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
     return np.asarray(np.take(array, index, axis=axis))
+
+
+def _as_bright(
+    image: NDArray[np.float32], like: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Bring the quartiles of an image in a mask to those of another, so that squares differ in what they show alone."""
+    low, middle, high = np.percentile(image[mask], [25, 50, 75])
+    aim_low, aim, aim_high = np.percentile(like[mask], [25, 50, 75])
+    if not high > low:
+        return image
+    matched = (image - middle) * ((aim_high - aim_low) / (high - low)) + aim
+    return np.where(image > 0, matched.clip(0, 1), 0).astype(np.float32)
 
 
 def _scaled(array: NDArray[Any]) -> NDArray[np.float32]:
