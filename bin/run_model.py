@@ -17,7 +17,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Writes OUT and, beside it, a .json with the model, the meaning of the values, the inferred "
-        "parameters, the inputs that were used, the seconds it took and the package's version. "
+        "parameters, the inputs that were used, the seconds it took and the package's version; a model that knows how "
+        "uncertain its map is also writes *_spread.nii.gz, its standard deviation. "
         "Exit status 2 on an error.",
     )
     parser.add_argument("--model", required=True, help="name in the list of models")
@@ -82,6 +83,10 @@ def run(args: argparse.Namespace) -> None:
     prediction, inputs = models.predict(model, exam, args.seed)
     seconds = time.perf_counter() - start
     write_image(args.out, prediction.map, exam.reference.affine)
+    stem = args.out.name.removesuffix(".gz").removesuffix(".nii")
+    if prediction.spread is not None:
+        spread = args.out.with_name(f"{stem.removesuffix('_probseg')}_spread.nii.gz")
+        write_image(spread, prediction.spread, exam.reference.affine)
     sidecar = {
         "model": model.name,
         "title": model.title,
@@ -94,7 +99,6 @@ def run(args: argparse.Namespace) -> None:
         "seconds": round(seconds, 3),
         "version": predictgbm.__version__,
     }
-    stem = args.out.name.removesuffix(".gz").removesuffix(".nii")
     args.out.with_name(f"{stem}.json").write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
 
 

@@ -235,7 +235,7 @@ def predict(model: Model, exam: Exam, seed: int = 0) -> tuple[Prediction, dict[s
         )
     checked = check_map(Image(values, exam.reference.affine, f"map of model '{model.name}'"), exam.reference)
     used = {name: path.name for name in arrays if (path := exam.path(name)) is not None}
-    return Prediction(checked, dict(prediction.parameters)), used
+    return prediction._replace(map=checked, parameters=dict(prediction.parameters)), used
 
 
 def check_map(score: Image, reference: Image) -> NDArray[np.float32]:

@@ -234,3 +234,49 @@ def test_foci_are_the_large_parts_of_the_core_largest_first() -> None:
     core = ball((30, 40, 40), 6) | ball((80, 80, 50), 10) | ball((60, 100, 40), 1)
     foci = calibration.find_foci(core, np.ones(SHAPE, bool), TWO_MM)
     np.testing.assert_allclose(foci, [(80, 80, 50), (30, 40, 40)])
+
+
+def test_covariance_of_a_linear_problem_is_the_closed_form() -> None:
+    rng = np.random.default_rng(0)
+    jacobian = rng.normal(size=(500, 5)) / np.sqrt(500)
+    by_thresholds = np.zeros((500, 2))
+    noise = 2.0**2 / (5000 / calibration.CORRELATION_MM**2)
+    prior = np.diag(np.repeat(calibration.PRIOR_SPREAD, [2, 3, 0]) ** -2.0)
+    alone = np.linalg.inv(jacobian.T @ jacobian / noise + prior)
+    found = calibration._covariance(jacobian, by_thresholds, 2.0, [5000.0, 5000.0])
+    assert found == pytest.approx(alone)
+    # A threshold that acts as the first parameter does makes that parameter as uncertain as itself.
+    by_thresholds[:, 0] = 3 * jacobian[:, 0]
+    found = calibration._covariance(jacobian, by_thresholds, 2.0, [5000.0, 5000.0])
+    shrunk = alone @ (jacobian.T @ jacobian / noise)[:, 0] * 3 * calibration.THRESHOLD_SPREAD
+    assert found == pytest.approx(alone + np.outer(shrunk, shrunk))
+
+
+def test_posterior_gives_mean_and_spread(exam: Exam) -> None:
+    labels = grow(exam, TWO_MM, 0.15, 0.1, [(40.0, 60.0, 50.0)])
+    best = predict(labels, **exam, spacing=TWO_MM)
+    found, again = (predict(labels, **exam, spacing=TWO_MM, seed=3, samples=12) for _ in range(2))
+    assert best.spread is None
+    assert found.spread is not None
+    assert np.array_equal(found.map, again.map)
+    assert np.array_equal(found.spread, again.spread)
+    other = predict(labels, **exam, spacing=TWO_MM, seed=4, samples=12)
+    assert not np.array_equal(found.map, other.map)
+    # What is certain: full inside, empty far away. The front is not.
+    assert found.spread[best.map > 0.99].max(initial=0.0) < 0.1
+    assert found.spread[best.map < 1e-8].max() < 1e-3
+    front = (best.map > 0.2) & (best.map < 0.6)
+    assert found.spread[front].mean() > 5 * found.spread[best.map < 1e-3].mean()
+    assert np.abs(found.map - best.map)[front].mean() < 2 * found.spread[front].mean()
+    assert found.parameters["samples"] == 12
+    assert 0 < found.parameters["log_speed_deviation"] < 0.5
+    assert found.parameters["dice_core"] == best.parameters["dice_core"]
+
+
+def test_unknown_thresholds_make_the_width_of_the_front_as_unknown(exam: Exam) -> None:
+    labels = grow(exam, TWO_MM, 0.15, 0.1, [(40.0, 60.0, 50.0)])
+    found = predict(labels, **exam, spacing=TWO_MM, samples=2).parameters
+    # The width is the distance of the two surfaces over the difference of their logits.
+    logits = np.log(0.6 / 0.4) - np.log(0.2 / 0.8)
+    expected = np.sqrt(2) * calibration.THRESHOLD_SPREAD / logits
+    assert found["log_width_deviation"] == pytest.approx(expected, rel=0.3)

@@ -28,6 +28,10 @@ def predict(*, tumor_seg, t1c, adc=None, spacing, seed, power=1):
     return Prediction(values if adc is None else adc, {"mm": list(spacing), "mean": float(t1c.mean())})
 
 
+def uncertain(*, tumor_seg, spacing, seed):
+    return Prediction(tumor_seg + 1.0, {}, np.full(tumor_seg.shape, 0.25, np.float32))
+
+
 def crash(*, tumor_seg, spacing, seed):
     return tumor_seg[999]
 
@@ -177,6 +181,15 @@ def test_user_model_by_entry_gets_what_it_lists(call, exam, tmp_path, user_model
     write_image(exam / file_name(PREFIX, "adc"), adc, AFFINE)
     call("run_model", "--model", "mine", "--entry", entry, "--exam", exam, "--out", out)
     np.testing.assert_array_equal(nib.load(out).get_fdata(), adc)
+
+
+def test_spread_is_written_beside_the_map(call, exam, tmp_path, user_model):
+    out = tmp_path / "sub-1_model-mine_probseg.nii.gz"
+    entry = user_model(inputs=["tumor_seg"], function="user_model_for_test:uncertain")
+    assert call("run_model", "--model", "mine", "--entry", entry, "--exam", exam, "--out", out)[0] == 0
+    spread = nib.load(tmp_path / "sub-1_model-mine_spread.nii.gz")
+    assert np.all(spread.get_fdata() == 0.25)
+    np.testing.assert_array_equal(spread.affine, nib.load(out).affine)
 
 
 @pytest.mark.parametrize(

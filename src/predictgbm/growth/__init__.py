@@ -21,7 +21,10 @@ class Prediction(NamedTuple):
         The higher, the more likely tumour cells or recurrence; finite everywhere.
     parameters : dict
         What the model inferred and how well it fits, as JSON values.
+    spread : float32 array on the exam's grid, optional
+        Standard deviation of the map, where the model knows how uncertain it is.
     """
 
     map: NDArray[np.float32]
     parameters: dict[str, Any]
+    spread: NDArray[np.float32] | None = None

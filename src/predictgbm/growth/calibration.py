@@ -54,6 +54,14 @@ STEEPEST = 3.0
 #: Steps of the least squares on one grid.
 LARGEST_ITERATIONS = 15
 
+#: What the covariance takes for known: length over which points of a surface err together and least misfit, in mm;
+#: standard deviation of the thresholds' logits (about 0.1 of 0.6, and 0.07 of 0.2).
+CORRELATION_MM = 10.0
+LEAST_MISFIT_MM = 0.5
+THRESHOLD_SPREAD = 0.4
+#: Standard deviations believed before any image: of log speed and log width, of places in mm, of log peaks.
+PRIOR_SPREAD = (1.0, 10.0, 2.0)
+
 #: Least concentration told from none, so that a surface far ahead of the front still pulls.
 FLOOR = 1e-16
 
@@ -191,13 +199,14 @@ def block_mean(image: NDArray[Any], factors: Sequence[int]) -> NDArray[np.float3
 
 @dataclass(frozen=True)
 class _Surface:
-    """Faces between voxels inside and outside a region: the two centres in mm, the face's area, its axis' spacing."""
+    """Faces between voxels inside and outside a region: the two centres in mm, the face's share of all, its spacing."""
 
     inner: NDArray[np.float64]
     outer: NDArray[np.float64]
     weight: NDArray[np.float64]
     step: NDArray[np.float64]
     threshold: float
+    area: float
 
 
 def _surface(
@@ -217,13 +226,16 @@ def _surface(
         area.append(np.full(len(cells), h.prod() / h[axis]))
         step.append(np.full(len(cells), h[axis]))
     keep = slice(None, None, max(1, -(-sum(map(len, area)) // LARGEST_SURFACE)))
-    weight = np.concatenate(area)[keep]
+    faces = np.concatenate(area)
+    weight = faces[keep]
     return _Surface(
         np.concatenate(inner)[keep],
         np.concatenate(outer)[keep],
         weight / max(weight.sum(), 1e-30),
         np.concatenate(step)[keep],
         threshold,
+        # The mean of |n_axis| over faces weighted by area is 2/3: the surface is smaller than its staircase.
+        float(faces.sum()) / 1.5,
     )
 
 
@@ -288,19 +300,21 @@ class _Level:
         start = gaussian_seeds(self.shape, self.spacing, p.seeds, p.peaks, origin=self.origin, width=width)
         return self.solver.simulate(start, p.diffusivity, p.proliferation, DAYS, active_threshold=FLOOR)
 
-    def residual(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the misfit in mm at each point of the surfaces, weighted to a mean square, and the weak belief."""
+    def residual(self, vector: NDArray[np.float64], shifts: Sequence[float] = ()) -> NDArray[np.float64]:
+        """Return the misfit in mm at each point of the surfaces, weighted to a mean square, and the weak belief.
+
+        ``shifts`` are added to the logit of each surface's threshold.
+        """
         p = Parameters.from_vector(vector, self.assumptions.seed_peak)
         u = np.clip(self.concentration(p).ravel().astype(float), FLOOR, 1 - 1e-7)
         logit = np.log(u / (1 - u))
         parts = []
-        for inner, outer, s in self.surfaces:
+        for k, (inner, outer, s) in enumerate(self.surfaces):
             a, b = inner @ logit, outer @ logit
             # The mean of |n_axis| over faces weighted by area is 2/3 of the slope along the normal.
             slope = 1.5 * np.sum(s.weight * np.abs(a - b) / s.step)
-            distance = (0.5 * (a + b) - np.log(s.threshold / (1 - s.threshold))) / np.clip(
-                slope, 1e-3, STEEPEST
-            )
+            level = np.log(s.threshold / (1 - s.threshold)) + (shifts[k] if len(shifts) else 0.0)
+            distance = (0.5 * (a + b) - level) / np.clip(slope, 1e-3, STEEPEST)
             parts.append(np.sqrt(s.weight) * _robust(distance))
         parts.append(np.array(BELIEF_MM) * (vector[:2] - np.log(BELIEF)))
         return np.concatenate(parts)
@@ -392,13 +406,67 @@ def _search(level: _Level, foci: NDArray[np.float64], radius: float) -> Paramete
     return best[1]
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """What the calibration found, and how well it is determined.
+
+    Attributes
+    ----------
+    parameters : Parameters
+    misfit : float
+        Root mean square distance between isolines and surfaces of the labels, in mm; far ones count less.
+    covariance : array of shape (n, n)
+        Of :meth:`Parameters.to_vector`, by Laplace's approximation around the optimum.
+    """
+
+    parameters: Parameters
+    misfit: float
+    covariance: NDArray[np.float64]
+
+    def draw(self, count: int, seed: int, assumptions: Assumptions = Assumptions()) -> list[Parameters]:
+        """Draw parameters from the approximate posterior, kept within the ranges of the search."""
+        rng = np.random.default_rng(seed)
+        best = self.parameters.to_vector()
+        low, high = _bounds(best, reach=np.inf)
+        vectors = rng.multivariate_normal(best, self.covariance, size=count, method="cholesky")
+        return [Parameters.from_vector(np.clip(v, low, high), assumptions.seed_peak) for v in vectors]
+
+
+def _covariance(
+    jacobian: NDArray[np.float64], by_thresholds: NDArray[np.float64], misfit: float, areas: Sequence[float]
+) -> NDArray[np.float64]:
+    """Return the covariance of the parameters from that of the surfaces and of the thresholds.
+
+    Parameters
+    ----------
+    jacobian : array of shape (m, n)
+        Of the residual at the optimum; each surface's squares are a mean.
+    by_thresholds : array of shape (m, k)
+        Derivative of the residual by the logit of each threshold.
+    misfit : float
+        In mm.
+    areas : sequence of float
+        Of the surfaces, in mm^2.
+    """
+    # Neighbouring points of a surface err together: so many patches count as observations.
+    patches = max(float(np.mean(areas)) / CORRELATION_MM**2, 4.0) if len(areas) else 4.0
+    noise = max(misfit, LEAST_MISFIT_MM) ** 2 / patches
+    seeds = (jacobian.shape[1] - 1) // 4
+    prior = np.repeat(PRIOR_SPREAD, [2, 3 * seeds, seeds - 1])
+    covariance = np.linalg.inv(jacobian.T @ jacobian / noise + np.diag(prior**-2.0))
+    # Another threshold moves the optimum by the linear response.
+    response = covariance @ (jacobian.T @ by_thresholds) / noise
+    covariance += THRESHOLD_SPREAD**2 * response @ response.T
+    return np.asarray(0.5 * (covariance + covariance.T))
+
+
 def calibrate(
     relative: NDArray[np.float32],
     core: NDArray[np.bool_],
     whole: NDArray[np.bool_],
     spacing: Vector,
     assumptions: Assumptions = Assumptions(),
-) -> tuple[Parameters, float]:
+) -> Calibration:
     """Find the diffusivity, proliferation and seeds whose isolines fit the labels best.
 
     Parameters
@@ -411,12 +479,6 @@ def calibrate(
         Voxel size in mm.
     assumptions : Assumptions, optional
         The defaults of :class:`Assumptions` without.
-
-    Returns
-    -------
-    parameters
-    misfit : float
-        Root mean square distance between isolines and surfaces of the labels, in mm; far ones count less.
     """
     h = np.asarray(spacing, float)
     tissue = relative > 0
@@ -459,4 +521,11 @@ def calibrate(
     if (after**2).sum() < (residual**2).sum():
         vector, residual = corrected, after
     misfit = float(np.sqrt((residual[:-2] ** 2).sum() / max(1, len(surfaces))))
-    return Parameters.from_vector(vector, assumptions.seed_peak), misfit
+    step = 0.1
+    unmoved = level.residual(fit.x)
+    by_thresholds = np.zeros((len(unmoved), len(surfaces)))
+    for k, shift in enumerate(step * np.eye(len(surfaces))):
+        by_thresholds[:, k] = (level.residual(fit.x, shift) - unmoved) / step
+    areas = [seen.area for seen in surfaces]
+    covariance = _covariance(np.asarray(fit.jac), by_thresholds, misfit, areas)
+    return Calibration(Parameters.from_vector(vector, assumptions.seed_peak), misfit, covariance)

@@ -38,6 +38,7 @@ def predict(
     *,
     spacing: Vector,
     seed: int = 0,
+    samples: int = 0,
 ) -> Prediction:
     """Calibrate the Fisher-KPP equation to the tumour labels and return the concentration it grows.
 
@@ -52,13 +53,20 @@ def predict(
     spacing : (float, float, float)
         Voxel size in mm.
     seed : int
-        Not used: nothing here is random.
+        Of the draws from the posterior.
+    samples : int
+        Draws from the posterior, 0 or at least 2. With draws the map is their mean, and their spread comes with it;
+        without, the map is that of the best parameters.
 
     Raises
     ------
     ModelError
         If the exam shows no tumour inside the brain, or no tissue.
+    ValueError
+        If ``samples`` is 1: one draw has no spread.
     """
+    if samples == 1:
+        raise ValueError("samples is 1: one draw has no spread; give 0, or 2 and more")
     began = time.perf_counter()
     inside = np.asarray(brain_mask).astype(bool)
     medium = prepare_medium(tumor_seg, wm, gm, csf, inside)
@@ -66,18 +74,38 @@ def predict(
     relative = relative_diffusivity(medium.wm, medium.gm, brain_mask=inside)
     box = bounding_box(inside)
     assert box is not None
-    parameters, misfit = calibration.calibrate(relative[box], core[box], whole[box], spacing)
+    found = calibration.calibrate(relative[box], core[box], whole[box], spacing)
     solver = FisherKPP(relative[box], spacing)
-    start = calibration.gaussian_seeds(relative[box].shape, spacing, parameters.seeds, parameters.peaks)
-    u = solver.simulate(
-        start,
-        parameters.diffusivity,
-        parameters.proliferation,
-        calibration.DAYS,
-        active_threshold=RANKING_THRESHOLD,
-    )
+
+    def grow(p: calibration.Parameters) -> NDArray[np.float32]:
+        start = calibration.gaussian_seeds(relative[box].shape, spacing, p.seeds, p.peaks)
+        return solver.simulate(
+            start, p.diffusivity, p.proliferation, calibration.DAYS, active_threshold=RANKING_THRESHOLD
+        )
+
+    parameters = found.parameters
     image = np.zeros(inside.shape, np.float32)
-    image[box] = u
+    image[box] = grow(parameters)
+    uncertainty: dict[str, Any] = {}
+    spread = None
+    if samples:
+        mean, squares = np.zeros(image[box].shape), np.zeros(image[box].shape)
+        for drawn in found.draw(samples, seed):
+            u = grow(drawn).astype(float)
+            mean += u / samples
+            squares += u * u / samples
+        spread = np.zeros(inside.shape, np.float32)
+        spread[box] = np.sqrt(np.maximum(squares - mean**2, 0) * samples / (samples - 1))
+        deviations = np.sqrt(np.diag(found.covariance)[:2])
+        uncertainty = {
+            "samples": samples,
+            "log_speed_deviation": float(deviations[0]),
+            "log_width_deviation": float(deviations[1]),
+        }
+    best = image
+    if spread is not None:
+        image = np.zeros_like(image)
+        image[box] = mean
     corner = [side.start * h for side, h in zip(box, spacing, strict=True)]
     return Prediction(
         image,
@@ -90,11 +118,13 @@ def predict(
             "seed_peaks": parameters.peaks.tolist(),
             "threshold_core": calibration.CORE_THRESHOLD,
             "threshold_edema": calibration.EDEMA_THRESHOLD,
-            "misfit_mm": misfit,
-            "dice_core": dice(image > calibration.CORE_THRESHOLD, core) if core.any() else None,
-            "dice_whole": dice(image > calibration.EDEMA_THRESHOLD, whole),
+            "misfit_mm": found.misfit,
+            **uncertainty,
+            "dice_core": dice(best > calibration.CORE_THRESHOLD, core) if core.any() else None,
+            "dice_whole": dice(best > calibration.EDEMA_THRESHOLD, whole),
             "displaced_voxels": medium.displaced,
             "uncovered_voxels": medium.uncovered,
             "seconds": time.perf_counter() - began,
         },
+        spread,
     )

@@ -409,7 +409,7 @@ def find_start(loss: Loss) -> Scalars:
     peak = SEED_MASS / (4 * np.pi * SEED_DISPERSION) ** 1.5
     assumed = Assumptions(THRESHOLD_CORE, THRESHOLD_EDEMA, float(np.sqrt(2 * loss.dispersion)), peak)
     relative = relative_diffusivity(wm, gm, white_to_gray=WHITE_TO_GRAY)
-    found, _ = calibrate(relative, core, core | edema, spacing, assumed)
+    found = calibrate(relative, core, core | edema, spacing, assumed).parameters
     d, rho = (
         float(np.clip(value, *RANGES[name]))
         for name, value in (("diffusivity", found.diffusivity), ("proliferation", found.proliferation))
