@@ -28,10 +28,9 @@ from numpy.typing import NDArray
 from predictgbm.exam import Exam
 from predictgbm.growth import gliodil
 from predictgbm.growth.compilation import kernel
-from predictgbm.growth.gliodil import Domain, Loss, Scalars, build_loss
+from predictgbm.growth.gliodil import Loss, Scalars
 from predictgbm.growth.medium import prepare_medium
-from predictgbm.growth.optimisation import minimise
-from predictgbm.growth.spacetime import Rates
+from predictgbm.growth.spacetime import Rates, refine
 from predictgbm.masks import dice
 
 LEVELS = 4
@@ -117,19 +116,8 @@ def residual_slope(u, r, d, cx, cy, cz, rho, days, out, by_rates):  # type: igno
                     by_rates[t, 1] -= s * abs(c) * (1 - c) / 2
 
 
-def finer(field: NDArray[Any]) -> NDArray[Any]:
-    """Interpolate linearly from cells to cells half as large, along every axis."""
-    for axis in range(field.ndim):
-        line = np.moveaxis(field, axis, 0)
-        before, after = np.concatenate([line[:1], line[:-1]]), np.concatenate([line[1:], line[-1:]])
-        out = np.empty((2 * len(line), *line.shape[1:]), line.dtype)
-        out[0::2], out[1::2] = 0.75 * line + 0.25 * before, 0.75 * line + 0.25 * after
-        field = np.moveaxis(out, 0, axis)
-    return np.ascontiguousarray(field)
-
-
 def coarser(field: NDArray[Any]) -> NDArray[Any]:
-    """Apply the transpose of :func:`finer`."""
+    """Apply the transpose of :func:`refine` along every axis."""
     for axis in range(field.ndim):
         line = np.moveaxis(field, axis, 0)
         even, odd = line[0::2], line[1::2]
@@ -266,7 +254,7 @@ def descend(loss: Loss, steps: int) -> Iterator[tuple[int, float, float, NDArray
     for step in range(steps + 1):
         u = levels[-1]
         for level in reversed(levels[:-1]):
-            u = level + finer(u)
+            u = level + refine(u, (0, 1, 2, 3))
         scalars = to_scalars(values)
         value, by_u, slopes = free.gradient(u, scalars)
         if step % 100 == 0:
@@ -320,15 +308,14 @@ def main() -> None:
     spacing = exam.reference.spacing
 
     rows: list[tuple[str, int, float, float]] = []
-    domain = Domain.around(medium.whole, spacing, args.cells, args.margin)
-    loss = build_loss(domain, medium, spacing, None, args.frames, args.free_rates)
-    began, wall, step = time.process_time(), time.perf_counter(), 0
-    place = loss.start(gliodil.find_start(loss))
-    rows.append(("package", 0, time.process_time() - began, loss.evaluate(place)[0] / loss.count))
-    for value, found in minimise(loss.evaluate, place, gliodil.ITERATIONS, gliodil.TOLERANCE):
-        place, step = found, step + 1
-        rows.append(("package", step, time.process_time() - began, value / loss.count))
-    print(f"package: {step} steps, {rows[-1][2]:.0f} CPU s, {time.perf_counter() - wall:.0f} s, "
+    began, wall, states = time.process_time(), time.perf_counter(), 0
+    for state in gliodil.descend(
+        medium, spacing, None, args.cells, args.frames, args.free_rates, margin_mm=args.margin
+    ):
+        loss, value, place = state
+        rows.append((f"package, {loss.equation.grid[0]} cells", states, time.process_time() - began, value))
+        states += 1
+    print(f"package: {states} states, {rows[-1][2]:.0f} CPU s, {time.perf_counter() - wall:.0f} s, "
           f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")  # fmt: skip
     print(describe(loss, loss.frames(place), loss.split(place)[1]), flush=True)
     if args.steps:

