@@ -22,7 +22,9 @@ from predictgbm.segmentation.brats import to_brats
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL_EXAM = ROOT.parent / "shared" / "data" / "brats2021_00001"
+#: The models that take seconds, as in the profile test; GliODIL has its own tests, and one in tests/default.nf.test.
 MODELS = ["distance", "fisherkpp", "loti", "soc"]
+QUICK = ("--models", ",".join(MODELS))
 PATIENTS = 3
 
 pytestmark = pytest.mark.pipeline
@@ -270,7 +272,7 @@ def test_predict_on_a_real_exam(tmp_path: Path) -> None:
     row = {"patient": "real", "session": "pre", "role": "preop", "days": "0"}
     row |= {column: str(REAL_EXAM / f"BraTS-GLI-00001-000-{name}.nii.gz") for column, name in names.items()}
     path = write_sheet(tmp_path / "sheet.csv", [row])
-    run(tmp_path, "--input", path, "--outdir", "results", "-profile", "standard")
+    run(tmp_path, "--input", path, *QUICK, "--outdir", "results", "-profile", "standard")
     exam = tmp_path / "results" / "sub-real" / "ses-pre"
     plans = [
         read_image(next(exam.glob(f"*_model-{model}_desc-isovol_mask.nii.gz")), np.uint8) for model in MODELS
@@ -602,7 +604,7 @@ def test_full_disk_ends_the_run_and_resume_goes_on(
 
 def test_killed_run_goes_on_where_it_was(sheet: list[dict[str, str]], tmp_path: Path) -> None:
     path = write_sheet(tmp_path / "sheet.csv", sheet)
-    arguments = ["run", "--input", str(path), "--outdir", "results", "-profile", "standard"]
+    arguments = ["run", "--input", str(path), *QUICK, "--outdir", "results", "-profile", "standard"]
     with (tmp_path / "first.log").open("w") as log:
         first = subprocess.Popen(
             [str(ROOT / "predictgbm"), *arguments],
@@ -630,7 +632,8 @@ def test_same_seed_gives_the_same_numbers(
 ) -> None:
     """The simulated cohort, taken from its files in a second run, has the same plans."""
     path = write_sheet(tmp_path / "sheet.csv", sheet)
-    run(tmp_path, "--input", path, "--outdir", "results", "-profile", "standard", "--bootstrap_draws", 1000)
+    options = ("--outdir", "results", "-profile", "standard", "--bootstrap_draws", 1000)
+    run(tmp_path, "--input", path, *QUICK, *options)
     first = sorted((benchmark / "results").glob("sub-*/ses-pre/*_desc-isovol_mask.nii.gz"))
     assert len(first) == PATIENTS * len(MODELS)
     for plan in first:
