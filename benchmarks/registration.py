@@ -181,7 +181,7 @@ def run_method(case: Case, method: str, labels: bool, answer: Any) -> None:
     ignored: dict[str, Mask] = {}
     if labels:
         ignored["fixed_ignore"] = region(case.fixed_labels, CORE)
-        ignored["moving_ignore"] = region(case.moving_labels, (*CORE, Tumor.CAVITY))
+        ignored["moving_ignore"] = case.moving_labels > 0
     start = time.process_time()
     try:
         result = register(case.fixed, case.moving, method, case.fixed_mask, case.moving_mask, **ignored)

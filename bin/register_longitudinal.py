@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.growth.compilation import threads as kernel_threads
 from predictgbm.images import Image, ImageError, conform, read_image, write_image
-from predictgbm.labels import CORE, Tumor, region, to_canonical
+from predictgbm.labels import CORE, region, to_canonical
 from predictgbm.normalisation import METHODS as SCALES
 from predictgbm.normalisation import normalise
 from predictgbm.preprocessing import derive_brain_mask
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
     if args.moving_seg is not None:
         given = conform(read_image(args.moving_seg, np.uint8), moving)
         labels = Image(to_canonical(given.data, args.moving_labels), given.affine, given.name)
-        moving_ignore = region(labels.data, (*CORE, Tumor.CAVITY))
+        moving_ignore = labels.data > 0
     also: dict[str, tuple[Image, list[Transform]]] = {}
     for text in args.also:
         name, path, chain = read_also(text)
@@ -143,7 +143,10 @@ def main() -> int:
     )
     parser.add_argument("--fixed", type=Path, required=True, metavar="PRE_T1C", help="NIfTI, any grid")
     parser.add_argument("--moving", type=Path, required=True, metavar="POST_T1C", help="NIfTI, any grid")
-    for side, exam in (("fixed", "pre-operative"), ("moving", "follow-up")):
+    for side, exam, ignored in (
+        ("fixed", "pre-operative", "necrosis and enhancing tumour"),
+        ("moving", "follow-up", "all of them"),
+    ):
         parser.add_argument(
             f"--{side}-mask",
             type=Path,
@@ -155,7 +158,7 @@ def main() -> int:
             type=Path,
             metavar="SEG",
             help=f"canonical labels of the {exam} exam (1 necrosis, 2 oedema, 3 enhancing, 4 cavity), on its T1c "
-            "grid; necrosis, enhancing and cavity do not count in the similarity",
+            f"grid; {ignored} do not count in the similarity",
         )
     parser.add_argument(
         "--fixed-csf",
