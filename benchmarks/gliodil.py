@@ -142,9 +142,7 @@ class Free:
         """Return the loss and its derivatives by field and scalars (rates, thresholds, PET, seeds), no logarithms."""
         loss, equation = self.loss, self.loss.equation
         volume, days = equation.volume, equation.time_step
-        d = np.ascontiguousarray(
-            volume(equation.tissues[0] + equation.tissues[1] / np.float32(scalars.white_to_gray))
-        )
+        d = np.ascontiguousarray(volume(equation.medium(scalars.white_to_gray)))
         c = [np.float32(scalars.diffusivity / (2 * h * h)) for h in equation.spacing]
         rho = np.float32(scalars.proliferation)
         squares, by_rates = np.zeros(len(u)), np.zeros((len(u), 2))
@@ -154,9 +152,7 @@ class Free:
         residual_slope(u, self.r, d, *c, rho, np.float32(days), by_u, by_rates)
         # The derivative by the ratio goes through the medium; differences are exact enough for one scalar.
         step = 1e-3 * scalars.white_to_gray
-        further = np.ascontiguousarray(
-            volume(equation.tissues[0] + equation.tissues[1] / np.float32(scalars.white_to_gray + step))
-        )
+        further = volume(equation.medium(scalars.white_to_gray + step))
         weight = gliodil.WEIGHT_RESIDUAL**2
         total = weight * squares.sum()
         by_u *= np.float32(2 * weight)

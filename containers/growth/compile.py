@@ -1,8 +1,8 @@
 """Compile the numerical kernels while the image is built, so that no task has to.
 
-Each model is run once, on a made-up tumour in a small brain, with the array types that a task reads; so is the
-registration, where the tools around it are installed. The machine code goes to NUMBA_CACHE_DIR; a processor of another
-kind than this one's compiles anew, as if it were not there.
+Each model is run once, for a single iteration where it takes their number, on a made-up tumour in a small brain, with
+the array types that a task reads; so is the registration, where the tools around it are installed. The machine code
+goes to NUMBA_CACHE_DIR; a processor of another kind than this one's compiles anew, as if it were not there.
 """
 
 import inspect
@@ -32,7 +32,8 @@ exam = {
 for model in (loti, fisher_kpp, gliodil):
     names = inspect.signature(model.predict).parameters
     inputs = {name: array for name, array in exam.items() if name in names}
-    model.predict(**inputs, spacing=(4.0, 4.0, 4.0), seed=0)
+    short = {"iterations": 1} if "iterations" in names else {}
+    model.predict(**inputs, **short, spacing=(4.0, 4.0, 4.0), seed=0)
     print(f"{model.__name__}: compiled")
 
 if find_spec("picsl_greedy"):

@@ -25,6 +25,11 @@ def bounding_box(mask: NDArray[np.bool_], margin: int = 0) -> Box:
     return x, y, z
 
 
+def ball_radius(voxels: int, voxel_mm3: float) -> float:
+    """Return the radius, in mm, of a ball that has the volume of so many voxels."""
+    return float((3.0 * voxels * voxel_mm3 / (4.0 * math.pi)) ** (1.0 / 3.0))
+
+
 def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     """Return the Dice coefficient 2 |A and B| / (|A| + |B|), 0 to 1; NaN if both are empty."""
     total = np.count_nonzero(a) + np.count_nonzero(b)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from scipy import ndimage, optimize, sparse
 from scipy.special import erf
 
 from predictgbm.growth.solver import FisherKPP, Vector
+from predictgbm.masks import ball_radius
 
 #: Age of the tumour, in days.
 DAYS = 100.0
@@ -300,20 +302,22 @@ class _Level:
         start = gaussian_seeds(self.shape, self.spacing, p.seeds, p.peaks, origin=self.origin, width=width)
         return self.solver.simulate(start, p.diffusivity, p.proliferation, DAYS, active_threshold=FLOOR)
 
-    def residual(self, vector: NDArray[np.float64], shifts: Sequence[float] = ()) -> NDArray[np.float64]:
+    def residual(
+        self, vector: NDArray[np.float64], shifts: Sequence[float] = (0.0, 0.0)
+    ) -> NDArray[np.float64]:
         """Return the misfit in mm at each point of the surfaces, weighted to a mean square, and the weak belief.
 
-        ``shifts`` are added to the logit of each surface's threshold.
+        ``shifts`` are added to the logits of the surfaces' thresholds; there are two surfaces at most.
         """
         p = Parameters.from_vector(vector, self.assumptions.seed_peak)
         u = np.clip(self.concentration(p).ravel().astype(float), FLOOR, 1 - 1e-7)
         logit = np.log(u / (1 - u))
         parts = []
-        for k, (inner, outer, s) in enumerate(self.surfaces):
+        for (inner, outer, s), shift in zip(self.surfaces, shifts, strict=False):
             a, b = inner @ logit, outer @ logit
             # The mean of |n_axis| over faces weighted by area is 2/3 of the slope along the normal.
             slope = 1.5 * np.sum(s.weight * np.abs(a - b) / s.step)
-            level = np.log(s.threshold / (1 - s.threshold)) + (shifts[k] if len(shifts) else 0.0)
+            level = np.log(s.threshold / (1 - s.threshold)) + shift
             distance = (0.5 * (a + b) - level) / np.clip(slope, 1e-3, STEEPEST)
             parts.append(np.sqrt(s.weight) * _robust(distance))
         parts.append(np.array(BELIEF_MM) * (vector[:2] - np.log(BELIEF)))
@@ -415,21 +419,36 @@ class Calibration:
     parameters : Parameters
     misfit : float
         Root mean square distance between isolines and surfaces of the labels, in mm; far ones count less.
-    covariance : array of shape (n, n)
-        Of :meth:`Parameters.to_vector`, by Laplace's approximation around the optimum.
     """
 
     parameters: Parameters
     misfit: float
-    covariance: NDArray[np.float64]
+    _level: _Level
+    _fit: optimize.OptimizeResult
 
-    def draw(self, count: int, seed: int, assumptions: Assumptions = Assumptions()) -> list[Parameters]:
+    @cached_property
+    def covariance(self) -> NDArray[np.float64]:
+        """Covariance of :meth:`Parameters.to_vector`, shape (n, n), by Laplace's approximation around the optimum.
+
+        It takes a simulation per surface, when it is first asked for.
+        """
+        step, level, best = 0.1, self._level, self._fit.fun
+        surfaces = [seen for _, _, seen in level.surfaces]
+        by_thresholds = np.zeros((len(best), len(surfaces)))
+        for k, shifts in enumerate(step * np.eye(len(surfaces))):
+            by_thresholds[:, k] = (level.residual(self._fit.x, shifts) - best) / step
+        return _covariance(
+            np.asarray(self._fit.jac), by_thresholds, self.misfit, [seen.area for seen in surfaces]
+        )
+
+    def draw(self, count: int, seed: int) -> list[Parameters]:
         """Draw parameters from the approximate posterior, kept within the ranges of the search."""
         rng = np.random.default_rng(seed)
         best = self.parameters.to_vector()
         low, high = _bounds(best, reach=np.inf)
         vectors = rng.multivariate_normal(best, self.covariance, size=count, method="cholesky")
-        return [Parameters.from_vector(np.clip(v, low, high), assumptions.seed_peak) for v in vectors]
+        first_peak = float(self.parameters.peaks[0])
+        return [Parameters.from_vector(np.clip(v, low, high), first_peak) for v in vectors]
 
 
 def _covariance(
@@ -489,7 +508,7 @@ def calibrate(
     surfaces = [
         s for s in (_surface(mask, tissue, h, threshold) for mask, threshold in visible) if len(s.weight)
     ]
-    radius = float((3.0 * whole.sum() * h.prod() / (4.0 * np.pi)) ** (1.0 / 3.0))
+    radius = ball_radius(int(whole.sum()), float(h.prod()))
     foci = find_foci(core if core.any() else whole, tissue, h)
     levels: dict[tuple[int, ...], _Level] = {}
     for resolution in (*LEVELS_MM, h.min()):
@@ -521,11 +540,4 @@ def calibrate(
     if (after**2).sum() < (residual**2).sum():
         vector, residual = corrected, after
     misfit = float(np.sqrt((residual[:-2] ** 2).sum() / max(1, len(surfaces))))
-    step = 0.1
-    unmoved = level.residual(fit.x)
-    by_thresholds = np.zeros((len(unmoved), len(surfaces)))
-    for k, shift in enumerate(step * np.eye(len(surfaces))):
-        by_thresholds[:, k] = (level.residual(fit.x, shift) - unmoved) / step
-    areas = [seen.area for seen in surfaces]
-    covariance = _covariance(np.asarray(fit.jac), by_thresholds, misfit, areas)
-    return Calibration(Parameters.from_vector(vector, assumptions.seed_peak), misfit, covariance)
+    return Calibration(Parameters.from_vector(vector, assumptions.seed_peak), misfit, level, fit)

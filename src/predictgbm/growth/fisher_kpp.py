@@ -84,17 +84,18 @@ def predict(
         )
 
     parameters = found.parameters
-    image = np.zeros(inside.shape, np.float32)
-    image[box] = grow(parameters)
+    best = np.zeros(inside.shape, np.float32)
+    best[box] = grow(parameters)
+    image, spread = best, None
     uncertainty: dict[str, Any] = {}
-    spread = None
     if samples:
-        mean, squares = np.zeros(image[box].shape), np.zeros(image[box].shape)
+        mean, squares = np.zeros((2, *best[box].shape))
         for drawn in found.draw(samples, seed):
             u = grow(drawn).astype(float)
             mean += u / samples
             squares += u * u / samples
-        spread = np.zeros(inside.shape, np.float32)
+        image, spread = np.zeros((2, *inside.shape), np.float32)
+        image[box] = mean
         spread[box] = np.sqrt(np.maximum(squares - mean**2, 0) * samples / (samples - 1))
         deviations = np.sqrt(np.diag(found.covariance)[:2])
         uncertainty = {
@@ -102,10 +103,6 @@ def predict(
             "log_speed_deviation": float(deviations[0]),
             "log_width_deviation": float(deviations[1]),
         }
-    best = image
-    if spread is not None:
-        image = np.zeros_like(image)
-        image[box] = mean
     corner = [side.start * h for side, h in zip(box, spacing, strict=True)]
     return Prediction(
         image,

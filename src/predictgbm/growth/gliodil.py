@@ -32,8 +32,8 @@ from predictgbm.growth.medium import Medium, prepare_medium
 from predictgbm.growth.optimisation import minimise
 from predictgbm.growth.solver import relative_diffusivity
 from predictgbm.growth.spacetime import Rates, SpaceTime, refine
-from predictgbm.labels import Tumor
-from predictgbm.masks import bounding_box, dice
+from predictgbm.labels import Tumor, region
+from predictgbm.masks import ball_radius, bounding_box, dice
 
 CELLS = 48
 FRAMES = 192
@@ -56,6 +56,8 @@ PET_MIN = 0.1
 #: Mass and dispersion (mm^2) of the seed, its least and largest value. A tumour whose radius is less than so many mm
 #: gets a seed that is smaller in proportion.
 SEED_MASS, SEED_DISPERSION = 1500.0, 15.0
+#: Where the dispersion is smaller the mass is, too, and the peak stays.
+SEED_PEAK = SEED_MASS / (4 * np.pi * SEED_DISPERSION) ** 1.5
 SEED_MIN, SEED_MAX = 0.1, 1.0
 SEED_FITS_MM = 20.0
 
@@ -199,6 +201,7 @@ class Loss:
         self.pet = None if pet is None else frame(np.where(pet > PET_MIN, pet, 0))
         self.weight_labels = WEIGHT_LABELS if pet is None else WEIGHT_LABELS_WITH_PET
         self.count = frames * wm.size
+        self._free = int(np.prod(self.equation.shape))
         self.dispersion = dispersion
         self.axes = [(np.arange(n) + 0.5) * h for n, h in zip(wm.shape, spacing, strict=True)]
 
@@ -211,9 +214,7 @@ class Loss:
             off = np.stack(np.broadcast_arrays(
                 (x - place[0])[:, None, None], (y - place[1])[None, :, None], (z - place[2])[None, None, :]
             ))  # fmt: skip
-            # The mass shrinks with the dispersion, so that the peak stays.
-            peak = SEED_MASS / (4 * np.pi * SEED_DISPERSION) ** 1.5
-            value = peak * np.exp(-(off**2).sum(axis=0) / (4 * self.dispersion))
+            value = SEED_PEAK * np.exp(-(off**2).sum(axis=0) / (4 * self.dispersion))
             value[value <= SEED_MIN] = 0
             total += value
             parts.extend(value * o / (2 * self.dispersion) for o in off)
@@ -266,8 +267,8 @@ class Loss:
 
     def start(self, scalars: Scalars) -> NDArray[Any]:
         """Return the unknowns of a tumour that follows the equation from its seed."""
-        free = int(np.prod(self.equation.shape))
-        return np.concatenate([np.zeros(free, self.dtype), scalars.to_vector().astype(self.dtype)])
+        free = np.zeros(self._free, self.dtype)
+        return np.concatenate([free, scalars.to_vector().astype(self.dtype)])
 
     def refined(self, coarse: Loss, vector: NDArray[Any]) -> NDArray[Any]:
         """Return the unknowns that describe, on this grid, the tumour of another with half the cells and frames.
@@ -277,7 +278,7 @@ class Loss:
         field, scalars = coarse.split(vector)
         volumes = np.stack([coarse.equation.volume(frame) for frame in field])
         result = self.start(scalars)
-        fine, _ = self.split(result)
+        fine = self._field(result)
         for number in range(len(fine)):
             frame = refine(volumes[min((number + 1) // 2, len(volumes) - 1)], (0, 1, 2))
             self.equation.volume(fine[number])[...] = frame
@@ -285,19 +286,25 @@ class Loss:
 
     def split(self, vector: NDArray[Any]) -> tuple[NDArray[Any], Scalars]:
         """Return the field of unknowns and the scalars of a vector."""
-        free = int(np.prod(self.equation.shape))
-        return vector[:free].reshape(self.equation.shape), Scalars.from_vector(vector[free:])
+        return self._field(vector), Scalars.from_vector(vector[self._free :])
+
+    def _field(self, vector: NDArray[Any]) -> NDArray[Any]:
+        return vector[: self._free].reshape(self.equation.shape)
 
     def frames(self, vector: NDArray[Any]) -> NDArray[Any]:
         """Solve for the space-time field that a vector stands for."""
         field, scalars = self.split(vector)
-        first = self.seed(scalars)[0] + field[0] / self.dtype.type(WEIGHT_INITIAL)
+        return self._solve(field, scalars, self.seed(scalars)[0])
+
+    def _solve(self, field: NDArray[Any], scalars: Scalars, seed: NDArray[Any]) -> NDArray[Any]:
+        first = seed + field[0] / self.dtype.type(WEIGHT_INITIAL)
         return self.equation.solve(first, field, scalars.rates, 1 / WEIGHT_RESIDUAL)
 
     def evaluate(self, vector: NDArray[Any]) -> tuple[float, NDArray[Any]]:
         """Return the loss times its number of cells and frames, and the gradient by the vector."""
         field, scalars = self.split(vector)
-        frames = self.frames(vector)
+        seed, by_place = self.seed(scalars)
+        frames = self._solve(field, scalars, seed)
         value, misfit, by_up, by_down = self._labels(frames[-1], scalars)
         total = self.weight_labels**2 * value + sum(float(np.vdot(f, f)) for f in field)
         last = 2 * self.weight_labels**2 * misfit
@@ -323,7 +330,7 @@ class Loss:
             return slope + last if number == len(frames) - 1 else slope
 
         gradient = np.empty_like(vector)
-        by_field, _ = self.split(gradient)
+        by_field = self._field(gradient)
         np.multiply(field, 2, out=by_field)
         first, rates = self.equation.pull_back(frames, scalars.rates, source, by_field, 1 / WEIGHT_RESIDUAL)
         by_field[0] += first / self.dtype.type(WEIGHT_INITIAL)
@@ -334,8 +341,8 @@ class Loss:
         slopes += 2 * self.count * hinge * signs * [*scalars.rates, 1, 1, 1, 1]
         if not self.free_rates:
             slopes[:3] = 0
-        by_seeds = (self.seed(scalars)[1] * first).sum(axis=(1, 2), dtype=float)
-        gradient[by_field.size :] = np.concatenate([slopes * scalars.slopes(), by_seeds * SEED_STEP])
+        by_seeds = (by_place * first).sum(axis=(1, 2), dtype=float)
+        gradient[self._free :] = np.concatenate([slopes * scalars.slopes(), by_seeds * SEED_STEP])
         return total, gradient
 
 
@@ -420,7 +427,7 @@ def build_loss(
     wm, gm = (domain.sample(m, 1) for m in (medium.wm, medium.gm))
     core, whole = (domain.sample(m.astype(np.uint8), 0) > 0 for m in (medium.core, medium.whole))
     uptake = None if pet is None else domain.sample(pet, 0)
-    radius = float((3 * medium.whole.sum() * np.prod(spacing) / (4 * np.pi)) ** (1 / 3))
+    radius = ball_radius(int(medium.whole.sum()), float(np.prod(spacing)))
     dispersion = SEED_DISPERSION * min(1.0, radius / SEED_FITS_MM) ** 2
     return Loss(wm, gm, core, whole, (x, y, z), uptake, frames, dispersion, free_rates)
 
@@ -429,8 +436,7 @@ def find_start(loss: Loss) -> Scalars:
     """Return the scalars of the Fisher-KPP model, calibrated to the labels with this model's seed and thresholds."""
     spacing = np.array(loss.equation.spacing)
     wm, gm, core, edema = (loss.equation.volume(f) for f in (*loss.equation.tissues, loss.core, loss.edema))
-    peak = SEED_MASS / (4 * np.pi * SEED_DISPERSION) ** 1.5
-    assumed = Assumptions(THRESHOLD_CORE, THRESHOLD_EDEMA, float(np.sqrt(2 * loss.dispersion)), peak)
+    assumed = Assumptions(THRESHOLD_CORE, THRESHOLD_EDEMA, float(np.sqrt(2 * loss.dispersion)), SEED_PEAK)
     relative = relative_diffusivity(wm, gm, white_to_gray=WHITE_TO_GRAY)
     found = calibrate(relative, core, core | edema, spacing, assumed).parameters
     d, rho = (
@@ -514,8 +520,7 @@ def predict(
     began = time.perf_counter()
     medium = prepare_medium(tumor_seg, wm, gm, csf, brain_mask)
     if pet is not None:
-        labels = np.asarray(tumor_seg)
-        seen = medium.whole & ((labels == Tumor.EDEMA) | (labels == Tumor.ENHANCING))
+        seen = medium.whole & region(np.asarray(tumor_seg), (Tumor.EDEMA, Tumor.ENHANCING))
         highest = float(np.max(pet[seen], initial=0.0))
         if not highest > 0:
             raise ModelError(

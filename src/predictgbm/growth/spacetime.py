@@ -239,10 +239,14 @@ class SpaceTime:
         """Return the grid of a frame, a view of shape (nx, ny, nz)."""
         return frame.reshape([n + 2 for n in self.grid])[1:-1, 1:-1, 1:-1]
 
+    def medium(self, white_to_gray: float) -> NDArray[Any]:
+        """Return the diffusivity relative to that of white matter, 0 outside tissue, as a frame."""
+        return self.tissues[0] + self.tissues[1] / self.dtype.type(white_to_gray)
+
     def _prepare(self, rates: Rates) -> tuple[NDArray[Any], list[Any], Any, NDArray[Any]]:
         """Return relative diffusivity, exchange and growth of half a step, and the relaxation of the sweeps."""
         scalar, dt = self.dtype.type, self.time_step
-        d = self.tissues[0] + self.tissues[1] / scalar(rates.white_to_gray)
+        d = self.medium(rates.white_to_gray)
         exchange = [scalar(dt * rates.diffusivity / (4 * h * h)) for h in self.spacing]
         growth = 0.5 * dt * rates.proliferation
         _diagonal(d, self._width, *exchange, self._scratch[0])
@@ -332,9 +336,8 @@ class SpaceTime:
 
     def residual(self, frames: NDArray[Any], rates: Rates) -> NDArray[Any]:
         """Return the residual at each frame, 0 at the first, in 1 / day: the inverse of :meth:`solve`, written anew."""
-        d = self.tissues[0] + self.tissues[1] / rates.white_to_gray
         volumes = [self.volume(frame).astype(float) for frame in frames]
-        medium = self.volume(d).astype(float)
+        medium = self.volume(self.medium(rates.white_to_gray)).astype(float)
         tissue = medium > 0
 
         def growth(u: NDArray[np.float64]) -> NDArray[np.float64]:
