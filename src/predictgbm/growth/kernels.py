@@ -25,6 +25,21 @@ def _face(here, there):
     return here + there if there > 0 else there - there
 
 
+@numba.njit(inline="always")
+def _around(x, i, width):
+    """Return the inner part of row i and its neighbours: west and east, south and north, below and above."""
+    a, b = width, x.shape[1] - width
+    return (
+        x[i, a:b],
+        x[i - 1, a:b],
+        x[i + 1, a:b],
+        x[i, a - width : b - width],
+        x[i, a + width : b + width],
+        x[i, a - 1 : b - 1],
+        x[i, a + 1 : b + 1],
+    )
+
+
 @kernel
 def react(u, out, gain):
     """Advance by the exact logistic solution; gain = exp(rho dt) - 1."""
@@ -45,20 +60,9 @@ def explicit_step(u, out, d, ny, cx, cy, cz, gain, flush):
     nz = u.shape[1] // ny
     a, b = nz, u.shape[1] - nz
     for i in prange(1, u.shape[0] - 1):
-        u_0, d_0, target = u[i, a:b], d[i, a:b], out[i, a:b]
-        u_w, d_w, u_e, d_e = u[i - 1, a:b], d[i - 1, a:b], u[i + 1, a:b], d[i + 1, a:b]
-        u_s, d_s, u_n, d_n = (
-            u[i, a - nz : b - nz],
-            d[i, a - nz : b - nz],
-            u[i, a + nz : b + nz],
-            d[i, a + nz : b + nz],
-        )
-        u_b, d_b, u_t, d_t = (
-            u[i, a - 1 : b - 1],
-            d[i, a - 1 : b - 1],
-            u[i, a + 1 : b + 1],
-            d[i, a + 1 : b + 1],
-        )
+        target = out[i, a:b]
+        u_0, u_w, u_e, u_s, u_n, u_b, u_t = _around(u, i, nz)
+        d_0, d_w, d_e, d_s, d_n, d_b, d_t = _around(d, i, nz)
         for k in range(u_0.size):
             c, dc = u_0[k], d_0[k]
             flux_x = _face(dc, d_w[k]) * (u_w[k] - c) + _face(dc, d_e[k]) * (u_e[k] - c)
@@ -94,20 +98,9 @@ def explicit_step_back(u, adjoint, out, d, ny, cx, cy, cz, gain, by_gain, by_exc
     nz = u.shape[1] // ny
     a, b = nz, u.shape[1] - nz
     for i in prange(1, u.shape[0] - 1):
-        u_0, d_0, target, after = u[i, a:b], d[i, a:b], out[i, a:b], adjoint[i, a:b]
-        u_w, d_w, u_e, d_e = u[i - 1, a:b], d[i - 1, a:b], u[i + 1, a:b], d[i + 1, a:b]
-        u_s, d_s, u_n, d_n = (
-            u[i, a - nz : b - nz],
-            d[i, a - nz : b - nz],
-            u[i, a + nz : b + nz],
-            d[i, a + nz : b + nz],
-        )
-        u_b, d_b, u_t, d_t = (
-            u[i, a - 1 : b - 1],
-            d[i, a - 1 : b - 1],
-            u[i, a + 1 : b + 1],
-            d[i, a + 1 : b + 1],
-        )
+        target, after = out[i, a:b], adjoint[i, a:b]
+        u_0, u_w, u_e, u_s, u_n, u_b, u_t = _around(u, i, nz)
+        d_0, d_w, d_e, d_s, d_n, d_b, d_t = _around(d, i, nz)
         sum_gain, sum_exchange = zero, zero
         for k in range(u_0.size):
             c, dc = u_0[k], d_0[k]

@@ -17,7 +17,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from predictgbm.growth.compilation import kernel
-from predictgbm.growth.kernels import _face
+from predictgbm.growth.kernels import _around, _face
 from predictgbm.growth.solver import TISSUE_THRESHOLD
 
 # The types of the kernels' arguments are those numba sees; annotations would only repeat "array" and "scalar".
@@ -48,16 +48,8 @@ def _advance(u, forcing, out, old, right, d, diagonal, width, cx, cy, cz, growth
     zero, one = u.dtype.type(0), u.dtype.type(1)
     a, b = width, u.shape[1] - width
     for i in prange(1, u.shape[0] - 1):
-        u_0, d_0 = u[i, a:b], d[i, a:b]
-        u_w, d_w, u_e, d_e = u[i - 1, a:b], d[i - 1, a:b], u[i + 1, a:b], d[i + 1, a:b]
-        u_s, d_s = u[i, a - width : b - width], d[i, a - width : b - width]
-        u_n, d_n = u[i, a + width : b + width], d[i, a + width : b + width]
-        u_b, d_b, u_t, d_t = (
-            u[i, a - 1 : b - 1],
-            d[i, a - 1 : b - 1],
-            u[i, a + 1 : b + 1],
-            d[i, a + 1 : b + 1],
-        )
+        u_0, u_w, u_e, u_s, u_n, u_b, u_t = _around(u, i, width)
+        d_0, d_w, d_e, d_s, d_n, d_b, d_t = _around(d, i, width)
         r, x, f, y = right[i, a:b], out[i, a:b], forcing[i, a:b], old[i, a:b]
         for k in range(u_0.size):
             c, dc = u_0[k], d_0[k]
@@ -73,16 +65,8 @@ def _advance(u, forcing, out, old, right, d, diagonal, width, cx, cy, cz, growth
     for n in range(omegas.size):
         omega = omegas[n]
         for i in prange(1, u.shape[0] - 1):
-            x_0, d_0 = out[i, a:b], d[i, a:b]
-            x_w, d_w, x_e, d_e = out[i - 1, a:b], d[i - 1, a:b], out[i + 1, a:b], d[i + 1, a:b]
-            x_s, d_s = out[i, a - width : b - width], d[i, a - width : b - width]
-            x_n, d_n = out[i, a + width : b + width], d[i, a + width : b + width]
-            x_b, d_b, x_t, d_t = (
-                out[i, a - 1 : b - 1],
-                d[i, a - 1 : b - 1],
-                out[i, a + 1 : b + 1],
-                d[i, a + 1 : b + 1],
-            )
+            x_0, x_w, x_e, x_s, x_n, x_b, x_t = _around(out, i, width)
+            d_0, d_w, d_e, d_s, d_n, d_b, d_t = _around(d, i, width)
             y, r, q = old[i, a:b], right[i, a:b], diagonal[i, a:b]
             for k in range(x_0.size):
                 c, dc = x_0[k], d_0[k]
@@ -110,16 +94,8 @@ def _retreat(mu, after, before, w, old, d, diagonal, width, cx, cy, cz, growth, 
     for n in range(omegas.size):
         omega = omegas[n]
         for i in prange(1, mu.shape[0] - 1):
-            x_0, d_0 = w[i, a:b], d[i, a:b]
-            x_w, d_w, x_e, d_e = w[i - 1, a:b], d[i - 1, a:b], w[i + 1, a:b], d[i + 1, a:b]
-            x_s, d_s = w[i, a - width : b - width], d[i, a - width : b - width]
-            x_n, d_n = w[i, a + width : b + width], d[i, a + width : b + width]
-            x_b, d_b, x_t, d_t = (
-                w[i, a - 1 : b - 1],
-                d[i, a - 1 : b - 1],
-                w[i, a + 1 : b + 1],
-                d[i, a + 1 : b + 1],
-            )
+            x_0, x_w, x_e, x_s, x_n, x_b, x_t = _around(w, i, width)
+            d_0, d_w, d_e, d_s, d_n, d_b, d_t = _around(d, i, width)
             y, r, q, u = old[i, a:b], mu[i, a:b], diagonal[i, a:b], after[i, a:b]
             for k in range(x_0.size):
                 dc = d_0[k]
@@ -131,19 +107,11 @@ def _retreat(mu, after, before, w, old, d, diagonal, width, cx, cy, cz, growth, 
                 y[k] += omega * (q[k] * (r[k] + flow) - y[k])
         w, old = old, w
     for i in prange(1, mu.shape[0] - 1):
-        w_0, d_0, p_0, u_0 = w[i, a:b], d[i, a:b], after[i, a:b], before[i, a:b]
+        w_0, w_w, w_e, w_s, w_n, w_b, w_t = _around(w, i, width)
+        d_0, d_w, d_e, d_s, d_n, d_b, d_t = _around(d, i, width)
+        p_0, p_w, p_e, p_s, p_n, p_b, p_t = _around(after, i, width)
+        u_0, u_w, u_e, u_s, u_n, u_b, u_t = _around(before, i, width)
         m, g = mu[i, a:b], by_medium[i, a:b]
-        d_w, d_e = d[i - 1, a:b], d[i + 1, a:b]
-        d_s, d_n = d[i, a - width : b - width], d[i, a + width : b + width]
-        d_b, d_t = d[i, a - 1 : b - 1], d[i, a + 1 : b + 1]
-        w_w, w_e = w[i - 1, a:b], w[i + 1, a:b]
-        w_s, w_n = w[i, a - width : b - width], w[i, a + width : b + width]
-        w_b, w_t = w[i, a - 1 : b - 1], w[i, a + 1 : b + 1]
-        p_w, p_e, u_w, u_e = after[i - 1, a:b], after[i + 1, a:b], before[i - 1, a:b], before[i + 1, a:b]
-        p_s, p_n = after[i, a - width : b - width], after[i, a + width : b + width]
-        u_s, u_n = before[i, a - width : b - width], before[i, a + width : b + width]
-        p_b, p_t = after[i, a - 1 : b - 1], after[i, a + 1 : b + 1]
-        u_b, u_t = before[i, a - 1 : b - 1], before[i, a + 1 : b + 1]
         total = np.float64(0)
         for k in range(w_0.size):
             c, dc = w_0[k], d_0[k]
