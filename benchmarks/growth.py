@@ -21,7 +21,8 @@ from predictgbm.atlas import load_atlas
 from predictgbm.growth import calibration, kernels
 from predictgbm.growth.compilation import kernel, threads
 from predictgbm.growth.fisher_kpp import predict
-from predictgbm.growth.solver import FisherKPP, bounding_box, relative_diffusivity
+from predictgbm.growth.solver import FisherKPP, relative_diffusivity
+from predictgbm.masks import bounding_box
 
 DAYS = 100.0
 #: Bytes a step must move per cell: concentration and diffusivity in, concentration out, four bytes each.
@@ -232,7 +233,6 @@ def compare_speed(
 ) -> None:
     """Print the table of speeds: all schemes on one brain, one tumour, 100 days at 1 mm."""
     box = bounding_box(relative > 0)
-    assert box is not None
     relative = np.ascontiguousarray(relative[box])
     spacing = (1.0, 1.0, 1.0)
     white = np.argwhere(relative > 0.9)
@@ -259,7 +259,6 @@ def compare_speed(
 
     # The numpy scheme's error needs only the box that the tumour reaches; its time is taken on the whole brain.
     reach = bounding_box(reference > 1e-7, 2)
-    assert reach is not None
     crop = NumpyEuler(relative[reach], diffusivity, proliferation)
 
     def numpy_error(steps: int) -> float:

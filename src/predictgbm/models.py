@@ -228,11 +228,12 @@ def predict(model: Model, exam: Exam, seed: int = 0) -> tuple[Prediction, dict[s
         raise ModelListError(
             f"{model.function} returned {type(prediction).__name__}, expected a growth.Prediction"
         )
+    for what, array in (("map", prediction.map), ("spread", prediction.spread)):
+        if array is not None and np.shape(array) != exam.reference.shape:
+            raise ImageError(
+                f"{what} of model '{model.name}' has shape {np.shape(array)}, the exam {exam.reference.shape}"
+            )
     values = np.asarray(prediction.map)
-    if values.shape != exam.reference.shape:
-        raise ImageError(
-            f"map of model '{model.name}' has shape {values.shape}, the exam {exam.reference.shape}"
-        )
     checked = check_map(Image(values, exam.reference.affine, f"map of model '{model.name}'"), exam.reference)
     used = {name: path.name for name in arrays if (path := exam.path(name)) is not None}
     return prediction._replace(map=checked, parameters=dict(prediction.parameters)), used

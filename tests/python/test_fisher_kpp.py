@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 from predictgbm.growth.calibration import gaussian_seeds
-from predictgbm.growth.solver import FisherKPP, bounding_box, relative_diffusivity
+from predictgbm.growth.solver import FisherKPP, relative_diffusivity
 
 ROOT = Path(__file__).parents[2]
 
@@ -186,25 +186,6 @@ def test_tissue_is_where_white_and_grey_matter_reach_a_tenth() -> None:
     np.testing.assert_allclose(
         relative_diffusivity(wm, gm, brain_mask=mask), [[[0.55, 0.01, 0, 0, 0]]], rtol=1e-6
     )
-
-
-@given(st.data())
-@settings(max_examples=50, deadline=None)
-def test_bounding_box_holds_every_voxel_and_no_empty_side(data: st.DataObject) -> None:
-    shape = data.draw(st.tuples(*[st.integers(1, 6)] * 3))
-    voxels = data.draw(st.lists(st.tuples(*[st.integers(0, n - 1) for n in shape]), max_size=4))
-    mask = np.zeros(shape, bool)
-    for voxel in voxels:
-        mask[voxel] = True
-    box = bounding_box(mask)
-    if box is None:
-        assert not voxels
-        return
-    assert mask[box].sum() == mask.sum()
-    for axis in range(3):
-        sides = np.moveaxis(mask[box], axis, 0)
-        assert sides[0].any()
-        assert sides[-1].any()
 
 
 @pytest.mark.parametrize(

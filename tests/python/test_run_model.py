@@ -32,6 +32,10 @@ def uncertain(*, tumor_seg, spacing, seed):
     return Prediction(tumor_seg + 1.0, {}, np.full(tumor_seg.shape, 0.25, np.float32))
 
 
+def uncertain_elsewhere(*, tumor_seg, spacing, seed):
+    return Prediction(tumor_seg + 1.0, {}, np.zeros((3, 3, 3)))
+
+
 def crash(*, tumor_seg, spacing, seed):
     return tumor_seg[999]
 
@@ -197,6 +201,10 @@ def test_spread_is_written_beside_the_map(call, exam, tmp_path, user_model):
     [
         ({"inputs": ["tumor_seg", "t1c", "pet"]}, "does not take what its entry lists"),
         ({"function": "user_model_for_test:crash", "inputs": ["tumor_seg"]}, "IndexError"),
+        (
+            {"function": "user_model_for_test:uncertain_elsewhere", "inputs": ["tumor_seg"]},
+            "spread of model 'mine' has shape (3, 3, 3)",
+        ),
         ({"function": "user_model_for_test:flat", "inputs": ["tumor_seg"]}, "same value, 0"),
         ({"function": "user_model_for_test:cut", "inputs": ["tumor_seg"]}, r"(2, 2, 2)"),
         ({"function": "user_model_for_test:bare", "inputs": ["tumor_seg"]}, "returned ndarray"),

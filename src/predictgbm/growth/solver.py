@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from predictgbm.growth import kernels
 from predictgbm.growth.compilation import threads
+from predictgbm.masks import Box, bounding_box
 
 #: Tissue is where P_wm + P_gm reaches this; nothing flows elsewhere.
 TISSUE_THRESHOLD = 0.1
@@ -44,7 +45,6 @@ BOX_MARGIN = 6
 #: Cells that keep one thread busy enough to be worth waking.
 CELLS_PER_THREAD = 250_000
 
-Box = tuple[slice, slice, slice]
 Vector = Sequence[float] | NDArray[np.floating[Any]]
 
 
@@ -71,21 +71,6 @@ def relative_diffusivity(
     if brain_mask is not None:
         tissue &= np.asarray(brain_mask).astype(bool)
     return np.where(tissue, wm + gm / np.float32(white_to_gray), np.float32(0))
-
-
-def bounding_box(mask: NDArray[np.bool_], margin: int = 0) -> Box | None:
-    """Return the slices of the box around the true voxels, ``margin`` voxels larger where there is room."""
-    box = [slice(None)] * 3
-    for axis in range(3):
-        # Each axis looks only at what the axes before have left.
-        where = np.flatnonzero(mask[tuple(box)].any(axis=tuple({0, 1, 2} - {axis})))
-        if not where.size:
-            return None
-        box[axis] = slice(int(where[0]), int(where[-1]) + 1)
-    x, y, z = (
-        slice(max(0, s.start - margin), min(n, s.stop + margin)) for s, n in zip(box, mask.shape, strict=True)
-    )
-    return x, y, z
 
 
 class Steps(NamedTuple):
@@ -123,9 +108,8 @@ class _ActiveBox:
     def __init__(self, relative: NDArray[Any], initial: NDArray[Any], threshold: float | None) -> None:
         self.relative = relative
         self.threshold = threshold
-        nx, ny, nz = relative.shape
-        found = None if threshold is None else bounding_box(initial > threshold, BOX_MARGIN)
-        self.box: Box = found or (slice(0, nx), slice(0, ny), slice(0, nz))
+        active = np.ones(relative.shape, bool) if threshold is None else initial > threshold
+        self.box = bounding_box(active, BOX_MARGIN)
         inside = self.relative[self.box] > 0
         self._place(np.where(inside, initial[self.box], 0).astype(relative.dtype))
 
@@ -162,7 +146,6 @@ class _ActiveBox:
         if not kernels.exceeds_in_layers(u, LOOK_EVERY, u.dtype.type(self.threshold), tuple(open_sides)):
             return
         needed = bounding_box(u > self.threshold)
-        assert needed is not None
         x, y, z = (
             slice(
                 max(0, min(old.start, old.start + new.start - BOX_MARGIN)),
@@ -200,9 +183,10 @@ class FisherKPP:
         self.spacing = tuple(float(h) for h in spacing)
         if len(self.spacing) != 3 or not min(self.spacing) > 0:
             raise ValueError(f"voxel size {spacing} is not three positive numbers")
-        region = bounding_box(np.asarray(relative) > 0)
-        if region is None:
+        tissue = np.asarray(relative) > 0
+        if not tissue.any():
             raise ValueError("no voxel is tissue: white and grey matter maps are empty inside the brain")
+        region = bounding_box(tissue)
         self._shape = np.asarray(relative).shape
         self._region = region
         self._relative = np.ascontiguousarray(np.asarray(relative)[region], dtype)
