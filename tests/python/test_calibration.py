@@ -103,6 +103,26 @@ def test_two_foci_get_a_seed_each(exam: Exam) -> None:
     assert found["dice_whole"] > 0.9
 
 
+def test_several_foci_are_searched_from_several_starts(exam: Exam, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Three seeds whose tumours have met: the parts of the core do not tell where they began.
+    seeds = [(40.0, 52.0, 48.0), (52.0, 70.0, 52.0), (72.0, 84.0, 46.0)]
+    labels = grow(exam, TWO_MM, 0.12, 0.1, seeds, (0.5, 0.02, 0.2))
+    # A cut through the core makes two foci of it.
+    labels[:, 35:37] = np.where(labels[:, 35:37] == 3, 2, labels[:, 35:37])
+    starts = []
+    search = calibration._search
+
+    def kept(*arguments: object) -> list[np.ndarray]:
+        starts.append(search(*arguments))
+        return starts[-1]
+
+    monkeypatch.setattr(calibration, "_search", kept)
+    several = predict(labels, **exam, spacing=TWO_MM, seed=0).parameters["misfit_mm"]
+    assert len(starts[0]) == 2 * calibration.STARTS
+    monkeypatch.setattr(calibration, "_search", lambda *arguments: search(*arguments)[:1])
+    assert several <= predict(labels, **exam, spacing=TWO_MM, seed=0).parameters["misfit_mm"] + 1e-3
+
+
 def test_map_ranks_the_brain_far_from_the_tumour(exam: Exam) -> None:
     labels = grow(exam, TWO_MM, 0.15, 0.1, [(40.0, 60.0, 50.0)])
     image = predict(labels, **exam, spacing=TWO_MM, seed=0).map

@@ -55,6 +55,10 @@ BELIEF_MM = (0.03, 0.03)
 STEEPEST = 3.0
 #: Steps of the least squares on one grid.
 LARGEST_ITERATIONS = 15
+#: Several seeds share the surfaces in more than one way: least squares starts from so many fronts, and as often with
+#: the seeds moved by this standard deviation, in mm.
+STARTS = 4
+START_SPREAD_MM = 8.0
 
 #: What the covariance takes for known: length over which points of a surface err together and least misfit, in mm;
 #: standard deviation of the thresholds' logits (about 0.1 of 0.6, and 0.07 of 0.2).
@@ -395,19 +399,21 @@ def _bounds(vector: NDArray[np.float64], reach: float) -> tuple[NDArray[np.float
     return low, high
 
 
-def _search(level: _Level, foci: NDArray[np.float64], radius: float) -> Parameters:
-    """Try fronts of several speeds and widths from the given foci; the best is where least squares starts."""
+def _search(level: _Level, foci: NDArray[np.float64], radius: float) -> list[NDArray[np.float64]]:
+    """Try fronts of several speeds and widths from the given foci; return where least squares is to start."""
     peaks = np.full(len(foci), level.assumptions.seed_peak)
-    best: tuple[float, Parameters] | None = None
+    tried: list[tuple[float, NDArray[np.float64]]] = []
     for width in (1.0, 2.0, 4.0, 8.0):
         for factor in (0.7, 1.0, 1.4, 2.0):
             speed = float(np.clip(factor * radius / DAYS, *SPEED_RANGE))
-            p = Parameters(0.5 * speed * width, 0.5 * speed / width, foci, peaks)
-            cost = float(np.sum(level.residual(p.to_vector()) ** 2))
-            if best is None or cost < best[0]:
-                best = cost, p
-    assert best is not None
-    return best[1]
+            vector = Parameters(0.5 * speed * width, 0.5 * speed / width, foci, peaks).to_vector()
+            tried.append((float(np.sum(level.residual(vector) ** 2)), vector))
+    best = [vector for _, vector in sorted(tried, key=lambda one: one[0])]
+    if len(foci) == 1:
+        return best[:1]
+    moves = np.random.default_rng(0).normal(0, START_SPREAD_MM, (STARTS, 3 * len(foci)))
+    moved = [np.concatenate([best[0][:2], best[0][2 : 2 + len(m)] + m, best[0][2 + len(m) :]]) for m in moves]
+    return best[:STARTS] + moved
 
 
 @dataclass(frozen=True)
@@ -518,21 +524,25 @@ def calibrate(
     native = levels.pop((1, 1, 1))
     searched = list(levels.values()) or [native]
 
-    vector = _search(searched[0], foci, radius).to_vector()
-    low, high = _bounds(vector, reach=max(10.0, radius))
+    starts = _search(searched[0], foci, radius)
+    low, high = _bounds(starts[0], reach=max(10.0, radius))
     for level in searched:
-        fit = optimize.least_squares(
-            level.residual,
-            np.clip(vector, low + 1e-6, high - 1e-6),
-            level.jacobian,
-            bounds=(low, high),
-            x_scale=_scale(vector),
-            ftol=1e-4,
-            xtol=1e-4,
-            gtol=1e-6,
-            max_nfev=LARGEST_ITERATIONS,
-        )
-        vector = fit.x
+        fits = [
+            optimize.least_squares(
+                level.residual,
+                np.clip(start, low + 1e-6, high - 1e-6),
+                level.jacobian,
+                bounds=(low, high),
+                x_scale=_scale(start),
+                ftol=1e-4,
+                xtol=1e-4,
+                gtol=1e-6,
+                max_nfev=LARGEST_ITERATIONS,
+            )
+            for start in starts
+        ]
+        fit = min(fits, key=lambda one: one.cost)
+        vector, starts = fit.x, [fit.x]
     # What the image's own grid sees differently is corrected with the derivative of the coarser one.
     residual = native.residual(vector)
     corrected = np.clip(vector - np.linalg.lstsq(np.asarray(fit.jac), residual, rcond=None)[0], low, high)
