@@ -5,10 +5,12 @@
 
 include { INITIALISE } from './subworkflows/local/initialise/main.nf'
 include { PREDICTGBM } from './workflows/predictgbm.nf'
+include { TRAIN_LMI  } from './subworkflows/local/train_lmi/main.nf'
 include { parameterHelp ; runSummary } from './subworkflows/local/initialise/main.nf'
 
 workflow {
     def help = params.help
+    def train = params.train
     def outdir = params.outdir
     def strict = params.strict
 
@@ -17,11 +19,16 @@ workflow {
     }
     else {
         INITIALISE()
-        PREDICTGBM(INITIALISE.out.options)
+        if (train) {
+            TRAIN_LMI(INITIALISE.out.options, channel.value(file(params.atlas, type: 'dir')))
+        }
+        else {
+            PREDICTGBM(INITIALISE.out.options)
+        }
     }
 
     workflow.onComplete {
-        def summary = help ? [text: '', status: 0] : runSummary(outdir, strict)
+        def summary = help ? [text: '', status: 0] : runSummary(outdir, train, strict)
         log.info(summary.text)
         if (summary.status) {
             // Leaving from here would skip the timeline and the run's other last files; they are written by then.

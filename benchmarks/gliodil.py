@@ -226,6 +226,14 @@ def first_guess(loss: Loss) -> tuple[NDArray[Any], Scalars]:
     return np.stack([volume(frame) for frame in frames]), scalars
 
 
+def source_values(scalars: Scalars) -> NDArray[np.float64]:
+    """Return the scalars as the source has them; see :func:`to_scalars`."""
+    return np.array([
+        scalars.diffusivity, scalars.proliferation, np.log10(scalars.white_to_gray), scalars.threshold_core,
+        scalars.threshold_edema, scalars.pet_scale, scalars.pet_background, *scalars.seeds.ravel(),
+    ])  # fmt: skip
+
+
 def to_scalars(values: NDArray[np.float64]) -> Scalars:
     """Read the scalars as the source has them: absolute values, the ratio as a power of ten."""
     d, rho, *rest = np.abs(values[:7])
@@ -240,10 +248,7 @@ def descend(loss: Loss, steps: int) -> Iterator[tuple[int, float, float, NDArray
     levels = [field] + [
         np.zeros([n // 2**level for n in field.shape], np.float32) for level in range(1, LEVELS)
     ]
-    values = np.array([
-        scalars.diffusivity, scalars.proliferation, np.log10(scalars.white_to_gray), scalars.threshold_core,
-        scalars.threshold_edema, scalars.pet_scale, scalars.pet_background, *scalars.seeds.ravel(),
-    ])  # fmt: skip
+    values = source_values(scalars)
     unknowns: list[NDArray[Any]] = [*levels, values]
     first, second = [np.zeros_like(x) for x in unknowns], [np.zeros_like(x) for x in unknowns]
     began = time.process_time()
@@ -265,6 +270,118 @@ def descend(loss: Loss, steps: int) -> Iterator[tuple[int, float, float, NDArray
             v += np.float32(1 - BETA2) * (g * g - v)
             rate = RATE * np.sqrt(1 - BETA2 ** (step + 1)) / (1 - BETA1 ** (step + 1))
             x -= np.float32(rate) * m / (np.sqrt(v) + np.float32(EPSILON))
+
+
+def refine_torch(field: Any) -> Any:
+    """Do what :func:`refine` does along every axis of a tensor."""
+    import torch
+
+    for axis in range(field.ndim):
+        count = field.shape[axis]
+        first, last = field.narrow(axis, 0, 1), field.narrow(axis, count - 1, 1)
+        before = torch.cat([first, field.narrow(axis, 0, count - 1)], axis)
+        after = torch.cat([field.narrow(axis, 1, count - 1), last], axis)
+        pairs = torch.stack([0.75 * field + 0.25 * before, 0.75 * field + 0.25 * after], axis + 1)
+        field = pairs.flatten(axis, axis + 1)
+    return field
+
+
+class FreeTorch:
+    """The same loss by torch's own differentiation, for a GPU; independent of the kernels above."""
+
+    def __init__(self, loss: Loss, device: str) -> None:
+        import torch
+
+        equation = loss.equation
+        volume = equation.volume
+
+        def tensor(array: NDArray[Any]) -> Any:
+            return torch.as_tensor(np.ascontiguousarray(array), device=device)
+
+        self.loss, self.device = loss, device
+        self.wm, self.gm = (tensor(volume(tissue)) for tissue in equation.tissues)
+        masks = (equation.tissue, loss.core, loss.edema, loss.outside_tissue)
+        self.tissue, self.core, self.edema, self.outside = (tensor(volume(mask)) for mask in masks)
+        self.places = torch.meshgrid(*(tensor(a.astype(np.float32)) for a in loss.axes), indexing="ij")
+        ranges = np.array(list(gliodil.RANGES.values()), np.float32)
+        self.low, self.high = tensor(ranges[:, 0]), tensor(ranges[:, 1])
+
+    def value(self, u: Any, values: Any) -> Any:
+        """Return the loss for a field of shape (frames, nx, ny, nz) and the scalars as the source has them."""
+        import torch
+
+        scalars = values[:7].abs()
+        scalars = torch.cat([scalars[:2], 10.0 ** scalars[2:3], scalars[3:]])
+        diffusivity, rho, ratio, up, down = scalars[:5]
+        medium = torch.where(self.tissue, self.wm + self.gm / ratio, 0.0)
+        change = rho * u.abs() * (1 - u)
+        for axis, h in enumerate(self.loss.equation.spacing):
+            n = medium.shape[axis] - 1
+            low, high = medium.narrow(axis, 0, n), medium.narrow(axis, 1, n)
+            face = torch.where((low > 0) & (high > 0), (low + high) * (diffusivity / (2 * h * h)), 0.0)
+            flux = face * u.diff(dim=axis + 1)
+            end = [0, 0] * (2 - axis)
+            change = change + torch.nn.functional.pad(flux, [*end, 0, 1])
+            change = change - torch.nn.functional.pad(flux, [*end, 1, 0])
+        residual = u.diff(dim=0) / self.loss.equation.time_step - (change[1:] + change[:-1]) / 2
+        total = gliodil.WEIGHT_RESIDUAL**2 * (residual**2).sum()
+        x, y, z = self.places
+        seed = torch.zeros_like(u[0])
+        for place in values[7:].reshape(-1, 3):
+            off = (x - place[0]) ** 2 + (y - place[1]) ** 2 + (z - place[2]) ** 2
+            spot = gliodil.SEED_PEAK * torch.exp(-off / (4 * self.loss.dispersion))
+            seed = seed + torch.where(spot > gliodil.SEED_MIN, spot, 0.0)
+        total = total + gliodil.WEIGHT_INITIAL**2 * ((u[0] - seed.clamp(max=gliodil.SEED_MAX)) ** 2).sum()
+        bottom = torch.where(self.core, up, torch.where(self.edema, down, 0.0))
+        ceiling = torch.where(self.core, 1.0, torch.where(self.edema, up, down))
+        misfit = (u[-1] - bottom).clamp(max=0) + (u[-1] - ceiling).clamp(min=0)
+        total = total + self.loss.weight_labels**2 * (misfit**2).sum()
+        total = total + ((u - u.clamp(0, 1)) ** 2).sum()
+        total = total + gliodil.WEIGHT_OUTSIDE**2 * ((u * self.outside) ** 2).sum()
+        hinge = (scalars - torch.clamp(scalars, self.low, self.high)).abs().sum()
+        return total / self.loss.count + hinge**2
+
+
+def descend_torch(
+    loss: Loss, steps: int, device: str
+) -> Iterator[tuple[int, float, float, NDArray[Any], Scalars]]:
+    """Do what :func:`descend` does by torch; the seconds are those on the clock."""
+    import torch
+
+    free = FreeTorch(loss, device)
+    field, scalars = first_guess(loss)
+    values = source_values(scalars)
+    compared = (
+        Free(loss).gradient(field, scalars)[0],
+        float(
+            free.value(torch.as_tensor(field, device=device), torch.as_tensor(values, device=device).float())
+        ),
+    )
+    print(f"loss at the start: kernels {compared[0]:.6g}, torch {compared[1]:.6g}", flush=True)
+    unknowns = [torch.as_tensor(field, device=device)]
+    for level in range(1, LEVELS):
+        unknowns.append(torch.zeros([n // 2**level for n in field.shape], device=device))
+    unknowns.append(torch.as_tensor(values, device=device).float())
+    moments = [(torch.zeros_like(x), torch.zeros_like(x)) for x in unknowns]
+    for x in unknowns:
+        x.requires_grad_(True)
+    began = time.perf_counter()
+    for step in range(steps + 1):
+        u = unknowns[-2]
+        for level in reversed(unknowns[:-2]):
+            u = level + refine_torch(u)
+        value = free.value(u, unknowns[-1])
+        slopes = torch.autograd.grad(value, unknowns)
+        if step % 100 == 0:
+            found = unknowns[-1].detach().cpu().numpy().astype(float)
+            now = time.perf_counter() - began
+            yield step, value.item(), now, u.detach().cpu().numpy(), to_scalars(found)
+        rate = RATE * np.sqrt(1 - BETA2 ** (step + 1)) / (1 - BETA1 ** (step + 1))
+        with torch.no_grad():
+            for x, g, (m, v) in zip(unknowns, slopes, moments, strict=True):
+                m.lerp_(g, 1 - BETA1)
+                v.mul_(BETA2).addcmul_(g, g, value=1 - BETA2)
+                x.addcdiv_(m, v.sqrt().add_(EPSILON), value=-float(rate))
 
 
 def describe(loss: Loss, frames: NDArray[Any], scalars: Scalars) -> str:
@@ -296,7 +413,9 @@ def main() -> None:
     )
     parser.add_argument("--free-rates", action="store_true", help="in the package's way")
     parser.add_argument("--margin", type=float, default=gliodil.MARGIN_MM, help="mm (default: %(default)s)")
-    parser.add_argument("--curve", type=Path, help="CSV to write: method, step, CPU seconds, loss")
+    parser.add_argument("--adam-only", action="store_true", help="leave out the package's way")
+    parser.add_argument("--torch", metavar="DEVICE", help="Adam by torch on this device, such as cuda")
+    parser.add_argument("--curve", type=Path, help="CSV to write: method, step, seconds, loss")
     args = parser.parse_args()
     exam = Exam(args.exam)
     names = ("tumor_seg", "wm", "gm", "csf", "brain_mask")
@@ -304,29 +423,35 @@ def main() -> None:
     spacing = exam.reference.spacing
 
     rows: list[tuple[str, int, float, float]] = []
-    began, wall, states = time.process_time(), time.perf_counter(), 0
-    for state in gliodil.descend(
-        medium, spacing, None, args.cells, args.frames, args.free_rates, margin_mm=args.margin
-    ):
-        loss, value, place = state
-        rows.append((f"package, {loss.equation.grid[0]} cells", states, time.process_time() - began, value))
-        states += 1
-    print(f"package: {states} states, {rows[-1][2]:.0f} CPU s, {time.perf_counter() - wall:.0f} s, "
-          f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")  # fmt: skip
-    print(describe(loss, loss.frames(place), loss.split(place)[1]), flush=True)
+    if not args.adam_only:
+        began, wall, states = time.process_time(), time.perf_counter(), 0
+        for state in gliodil.descend(
+            medium, spacing, None, args.cells, args.frames, args.free_rates, margin_mm=args.margin
+        ):
+            loss, value, place = state
+            seconds = time.process_time() - began
+            rows.append((f"package, {loss.equation.grid[0]} cells", states, seconds, value))
+            states += 1
+        print(f"package: {states} states, {rows[-1][2]:.0f} CPU s, {time.perf_counter() - wall:.0f} s, "
+              f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")  # fmt: skip
+        print(describe(loss, loss.frames(place), loss.split(place)[1]), flush=True)
+        del place, state
     if args.steps:
-        del place
-        for step, value, seconds, u, scalars in descend(loss, args.steps):
-            rows.append(("Adam", step, seconds, value))
+        domain = gliodil.Domain.around(medium.whole, spacing, args.cells, args.margin)
+        loss = gliodil.build_loss(domain, medium, spacing, None, args.frames)
+        states_of_adam = (
+            descend_torch(loss, args.steps, args.torch) if args.torch else descend(loss, args.steps)
+        )
+        name = f"Adam, torch on {args.torch}" if args.torch else "Adam"
+        for step, value, seconds, u, scalars in states_of_adam:
+            rows.append((name, step, seconds, value))
             if step % 1000 == 0:
                 frames = np.stack([loss.equation.frame(v) for v in u])
-                print(
-                    f"Adam: step {step}, {seconds:.0f} CPU s\n{describe(loss, frames, scalars)}", flush=True
-                )
+                print(f"{name}: step {step}, {seconds:.0f} s\n{describe(loss, frames, scalars)}", flush=True)
     if args.curve:
         with args.curve.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["method", "step", "cpu_seconds", "loss"])
+            writer.writerow(["method", "step", "seconds", "loss"])
             writer.writerows(
                 (name, step, f"{seconds:.1f}", f"{value:.6g}") for name, step, seconds, value in rows
             )

@@ -136,7 +136,7 @@ def parameter(arguments: list[str], name: str) -> str | None:
 def needs_torch(arguments: list[str]) -> bool:
     """Return whether a run on this machine's own programs needs PyTorch.
 
-    Brain extraction of raw exams by HD-BET does, and registration by convexAdam or by DIRAC's network.
+    Training does, brain extraction of raw exams by HD-BET, and registration by convexAdam or by DIRAC's network.
     """
     profiles = set((option(arguments, "-profile") or "").split(","))
     if profiles & {
@@ -149,6 +149,10 @@ def needs_torch(arguments: list[str]) -> bool:
         "googlebatch",
     }:
         return False
+    if {"-stub", "-stub-run"} & set(arguments):
+        return False
+    if parameter(arguments, "train") is not None:
+        return True
     registration = parameter(arguments, "registration")
     if registration == "convexadam":
         return True

@@ -530,6 +530,12 @@ def test_simulated_raw_exams_need_hd_bet_and_their_demo_does_not(launcher: Modul
     assert not launcher.needs_torch(["--simulate", "2"])
 
 
+def test_training_needs_torch_unless_nothing_is_computed(launcher: ModuleType) -> None:
+    assert launcher.needs_torch(["--train", "lmi"])
+    assert not launcher.needs_torch(["--train", "lmi", "-stub-run"])
+    assert not launcher.needs_torch(["--train", "lmi", "-profile", "apptainer"])
+
+
 @pytest.mark.parametrize(
     ("options", "needed"),
     [

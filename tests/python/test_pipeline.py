@@ -22,7 +22,7 @@ from predictgbm.segmentation.brats import to_brats
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL_EXAM = ROOT.parent / "shared" / "data" / "brats2021_00001"
-#: The models that take seconds, as in the profile test; GliODIL has its own tests, and one in tests/default.nf.test.
+#: The models that take seconds, as in the profile test; the others have tests of their own, and one in default.nf.test.
 MODELS = ["distance", "fisherkpp", "loti", "soc"]
 QUICK = ("--models", ",".join(MODELS))
 PATIENTS = 3
@@ -216,11 +216,16 @@ def test_predict_without_followup(sheet: list[dict[str, str]], tmp_path: Path) -
         if row["role"] == "preop"
     ]
     path = write_sheet(tmp_path / "sheet.csv", table[:1])
-    run(tmp_path, "--input", path, "--models", "soc,distance", "--outdir", "results", "-profile", "standard")
+    entry = (ROOT / "assets/models.yml").read_text().split("- name: fisherkpp")[1].split("- name:")[0]
+    own = f"models:\n  - name: posterior{entry.rstrip()}\n    parameters: {{samples: 2}}\n"
+    (tmp_path / "own.yml").write_text(own)
+    models = ("--models", "soc,posterior", "--external_models", "own.yml")
+    run(tmp_path, "--input", path, *models, "--outdir", "results", "-profile", "standard")
     results = tmp_path / "results"
     assert rows(results / "tables" / "metrics.csv") == []
     assert [row["status"] for row in rows(results / "tables" / "cohort.csv")] == ["predicted"]
     assert len(list(results.glob("sub-*/ses-pre/*_desc-isovol_mask.nii.gz"))) == 2
+    assert len(list(results.glob("sub-*/ses-pre/*_model-posterior_spread.nii.gz"))) == 1
     assert (results / "multiqc" / "multiqc_report.html").exists()
 
 
@@ -550,6 +555,19 @@ def test_parameters_are_refused_with_a_list(tmp_path: Path) -> None:
     assert "--input: no samplesheet given" in output
     output = run(tmp_path, "--simulate", 1, "--models", "soc,oracle", status=1)
     assert "unknown model oracle; known are" in output
+
+
+def test_training_grows_tumours_in_every_individual_and_leaves_weights(tmp_path: Path) -> None:
+    numbers = ("--train_individuals", 2, "--train_held_out", 1)
+    output = run(tmp_path, "--train", "lmi", *numbers, "-stub-run", "--outdir", "results")
+    assert sorted(submitted(output)) == ["LMI_TRAIN", *["TUMORS_GROW"] * 3]
+    assert sorted(file.name for file in (tmp_path / "results/models/lmi").iterdir()) == [
+        "lmi.csv",
+        "lmi.json",
+        "lmi.npz",
+    ]
+    output = run(tmp_path, "--train", "lmi", "--simulate", 2, "-stub-run", "--outdir", "again", status=1)
+    assert "lmi learns from tumours of its own; leave out --input and --simulate" in output
 
 
 def test_help_lists_every_parameter(tmp_path: Path) -> None:

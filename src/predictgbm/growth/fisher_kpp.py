@@ -15,18 +15,30 @@ from numpy.typing import NDArray
 
 from predictgbm.growth import Prediction, calibration
 from predictgbm.growth.medium import prepare_medium
-from predictgbm.growth.solver import (
-    WHITE_TO_GRAY,
-    FisherKPP,
-    Vector,
-    bounding_box,
-    relative_diffusivity,
-)
-from predictgbm.masks import dice
+from predictgbm.growth.solver import WHITE_TO_GRAY, FisherKPP, Vector, relative_diffusivity
+from predictgbm.masks import bounding_box, dice
 
 #: The active box of the final run follows the concentration down to this: its faint tail ranks the voxels far from
 #: the tumour.
 RANKING_THRESHOLD = 1e-24
+
+
+def grow(relative: NDArray[np.float32], spacing: Vector, p: calibration.Parameters) -> NDArray[np.float32]:
+    """Return the concentration that parameters grow, with a tail that ranks every voxel of tissue.
+
+    Parameters
+    ----------
+    relative : array of shape (nx, ny, nz)
+        Relative diffusivity, 0 outside tissue.
+    spacing : (float, float, float)
+        Voxel size in mm.
+    p : Parameters
+        With places in mm from the centre of the first voxel.
+    """
+    start = calibration.gaussian_seeds(relative.shape, spacing, p.seeds, p.peaks)
+    return FisherKPP(relative, spacing).simulate(
+        start, p.diffusivity, p.proliferation, calibration.DAYS, active_threshold=RANKING_THRESHOLD
+    )
 
 
 def predict(
@@ -73,25 +85,17 @@ def predict(
     core, whole = medium.core, medium.whole
     relative = relative_diffusivity(medium.wm, medium.gm, brain_mask=inside)
     box = bounding_box(inside)
-    assert box is not None
     found = calibration.calibrate(relative[box], core[box], whole[box], spacing)
-    solver = FisherKPP(relative[box], spacing)
-
-    def grow(p: calibration.Parameters) -> NDArray[np.float32]:
-        start = calibration.gaussian_seeds(relative[box].shape, spacing, p.seeds, p.peaks)
-        return solver.simulate(
-            start, p.diffusivity, p.proliferation, calibration.DAYS, active_threshold=RANKING_THRESHOLD
-        )
 
     parameters = found.parameters
     best = np.zeros(inside.shape, np.float32)
-    best[box] = grow(parameters)
+    best[box] = grow(relative[box], spacing, parameters)
     image, spread = best, None
     uncertainty: dict[str, Any] = {}
     if samples:
         mean, squares = np.zeros((2, *best[box].shape))
         for drawn in found.draw(samples, seed):
-            u = grow(drawn).astype(float)
+            u = grow(relative[box], spacing, drawn).astype(float)
             mean += u / samples
             squares += u * u / samples
         image, spread = np.zeros((2, *inside.shape), np.float32)

@@ -542,6 +542,11 @@ class Simulator:
         self.detail = np.zeros_like(atlas.t1)
         self.detail[box] = np.where(atlas.brain_mask[box], t1 - expected, 0) / np.float32(means[0])
 
+    def anatomy(self, seed: int, number: int) -> tuple[Anatomy, dict[str, float]]:
+        """Return the anatomy of one patient at rest, and what was drawn for it; see :meth:`patient`."""
+        to_atlas, drawn = _draw_anatomy(random_stream(seed, number, 1), self.small, self.coarse)
+        return Anatomy(self.atlas, self.grid, self.brain, self.detail, self.coarse, to_atlas), drawn
+
     def patient(self, seed: int, number: int, adc: bool = False) -> SimulatedPatient:
         """Simulate one patient.
 
@@ -613,8 +618,7 @@ def live(simulator: Simulator, seed: int, number: int) -> Life:
     collapse = float(rng.uniform(0.2, 0.8))
 
     coarse = simulator.coarse
-    to_atlas, drawn_anatomy = _draw_anatomy(random_stream(seed, number, 1), simulator.small, coarse)
-    anatomy = Anatomy(simulator.atlas, simulator.grid, simulator.brain, simulator.detail, coarse, to_atlas)
+    anatomy, drawn_anatomy = simulator.anatomy(seed, number)
     # Swelling makes the tumour of the exam larger than that at rest.
     course, drawn_course = _draw_course(
         random_stream(seed, number, 2),

@@ -102,10 +102,13 @@ def parameterFaults(Map values, String schema) {
         .collect { name, value -> parameterFault(name, value, properties[name]) }
         .findAll { fault -> fault }
     def input = []
+    if (values.train && (values.input || values.simulate)) {
+        input << "--train: ${values.train} learns from tumours of its own; leave out --input and --simulate".toString()
+    }
     if (values.input && values.simulate) {
         input << '--input and --simulate: give one of the two, a samplesheet or a number of patients to simulate'
     }
-    if (!values.input && !values.simulate) {
+    if (!values.input && !values.simulate && !values.train) {
         input << '--input: no samplesheet given; use --input samplesheet.csv (docs/usage.md shows one), or --simulate 6 to try without data'
     }
     if (!values.outdir) {
@@ -131,11 +134,13 @@ def modelFaults(entry, Map fields, boolean outside) {
     def missing = fields.required.findAll { name -> entry[name] == null }.collect { name -> "${entry.name}: ${name}: is missing" }
     def unknown = entry.keySet().findAll { name -> !fields.properties.containsKey(name) }.collect { name -> "${entry.name}: ${name}: unknown field" }
     def named = entry.name ==~ fields.properties.name.pattern ? [] : ["${entry.name}: name: ${fields.properties.name.description}"]
-    def bare = (outside ? entry.container : entry.function || entry.container) ? [] : ["${entry.name}: container: is missing, an outside model comes as one"]
+    // Code of the user's own would be missing on other machines; the package's functions are where the pipeline is.
+    def inside = !outside || "${entry.function}".startsWith('predictgbm.')
+    def bare = entry.container || (entry.function && inside) ? [] : ["${entry.name}: container: is missing; an outside model comes as one, or is a function of this package (predictgbm.) with other parameters"]
     return named + missing + unknown + bare
 }
 
-// The models of a list file; entries of an outside list must name a container.
+// The models of a list file; entries of an outside list name a container, or a function of the package.
 def readModels(String path, boolean outside) {
     def fields = readDocument("${projectDir}/assets/schema_models.json")['$defs'].model
     def parsed = readDocument(path)
@@ -224,9 +229,12 @@ def columnFiles(paths) {
 }
 
 // Last words of a run: where the report is, how many steps failed, and the exit status.
-def runSummary(outdir, boolean strict) {
+def runSummary(outdir, train, boolean strict) {
     if (!workflow.success) {
         return [text: '', status: 0]
+    }
+    if (train) {
+        return [text: "Weights, card and curve: ${outdir}/models/${train}".toString(), status: 0]
     }
     def failures = file("${outdir}/tables/failures.csv")
     def count = failures.exists() ? failures.readLines().size() - 1 : 0
