@@ -1,4 +1,4 @@
-"""LMI without torch: what the network sees, its layers against scipy, and what it refuses."""
+"""LMI without torch: what the network sees, its layers against scipy, the shipped weights on known tumours."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from predictgbm.growth import ModelError, calibration, lmi
 from predictgbm.growth.medium import Medium
 from predictgbm.growth.solver import FisherKPP, relative_diffusivity
 
+WEIGHTS = Path(lmi.__file__).parent / "weights"
 SPACING = (2.5,) * 3
 
 
@@ -172,3 +173,25 @@ def test_tumours_of_every_kind_get_a_map(plausible: str) -> None:
         assert found.map[tumour].mean() > 2 * found.map[tissue].mean()
     with pytest.raises(ModelError, match="no tumour"):
         lmi.predict(**exam | {"tumor_seg": np.zeros_like(labels)}, spacing=SPACING, weights=plausible)
+
+
+@pytest.mark.parametrize(("reach", "width"), [(25.0, 1.5), (40.0, 3.0), (60.0, 3.0), (70.0, 5.0)])
+def test_shipped_weights_find_what_made_a_tumour(reach: float, width: float) -> None:
+    exam, u = grown(reach, width, PLACES[:1])
+    found = lmi.predict(**exam, spacing=SPACING)
+    d, rho = (found.parameters[f"{name}"][0] for name in ("diffusivity_mm2_per_day", "proliferation_per_day"))
+    assert 2 * np.sqrt(d * rho) * 100 == pytest.approx(reach, rel=0.3)
+    assert np.sqrt(d / rho) == pytest.approx(width, rel=0.6)
+    assert found.parameters["seeds_mm"][0] == pytest.approx(PLACES[0], abs=8.0)
+    # The plan goes by the order of voxels: where the tumour is densest, so is the map.
+    count = int((u > 0.05).sum())
+    best = np.argsort(-found.map, axis=None, kind="stable")[:count]
+    assert (u.ravel()[best] > 0.05).mean() > 0.9
+
+
+def test_weights_come_with_their_card() -> None:
+    assert (WEIGHTS / "lmi.npz").stat().st_size < 20e6
+    card = json.loads((WEIGHTS / "lmi.json").read_text())
+    network, neighbour = (card["held_out"][name] for name in ("network", "nearest_neighbour"))
+    assert all(network[name] < neighbour[name] for name in network)
+    assert len(lmi.Network.load().weights["stem.bias"]) == card["training"]["width"]
