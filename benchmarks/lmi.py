@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from scipy import ndimage
 
 from predictgbm.atlas import load_atlas
 from predictgbm.growth import calibration, fisher_kpp, lmi
+from predictgbm.growth.solver import FisherKPP, relative_diffusivity
 from predictgbm.simulation import Simulator
 from predictgbm.simulation.patient import random_stream
 from predictgbm.training import tumors
@@ -59,12 +60,8 @@ def draw_case(rng: np.random.Generator, anatomy: Anatomy, known_thresholds: bool
         if VOLUME_ML[0] <= whole <= VOLUME_ML[1] and core >= LEAST_CORE_ML:
             break
     # Labels and plan are those of the tumour grown at 1 mm with the tail that ranks all voxels, by either method.
-    relative = fisher_kpp.relative_diffusivity(anatomy.wm, anatomy.gm)
-    days = calibration.DAYS
-    parameters = calibration.Parameters(
-        truth.spread**2 / days, truth.growth**2 / days, truth.seed[None], np.array([calibration.SEED_PEAK])
-    )
-    u = fisher_kpp.grow(relative, SPACING, parameters)
+    relative = relative_diffusivity(anatomy.wm, anatomy.gm)
+    u = fisher_kpp.grow(FisherKPP(relative, SPACING), lmi.to_parameters(*truth))
     labels = np.where(u > limits[0], 3, np.where(u > limits[1], 2, 0)).astype(np.uint8)
     return Case(truth, u, labels)
 
@@ -112,10 +109,11 @@ def main() -> None:
     print(
         f"{'thresholds':12}{'method':13}{'D T':>7}{'rho T':>7}{'seed mm':>9}{'true plan covered':>19}{'CPU s':>7}"
     )
+    draw_anatomy = cache(partial(tumors.draw_anatomy, simulator, args.seed))
     for known in (False, True):
         rows: dict[str, list[list[float]]] = {name: [] for name in methods}
         for number in range(args.tumors):
-            anatomy = tumors.draw_anatomy(simulator, args.seed, FIRST + number // 5)
+            anatomy = draw_anatomy(FIRST + number // 5)
             rng = random_stream(args.seed, FIRST + number, 4 + known)
             brain = ndimage.binary_fill_holes(anatomy.wm + anatomy.gm > 0.1)
             case = draw_case(rng, anatomy, known)

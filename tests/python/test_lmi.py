@@ -94,11 +94,11 @@ def test_small_parts_get_no_seed() -> None:
     whole[5:15, 5:15, 5:15] = True
     whole[25:31, 25:31, 25:31] = True
     whole[2, 38, 38] = True
-    parts = lmi.find_parts(whole, (1.0,) * 3)
+    parts = calibration.find_parts(whole, (1.0,) * 3)
     assert [part.sum() for part in parts] == [1000, 216]
     only = np.zeros_like(whole)
     only[3, 3, 3] = True
-    assert len(lmi.find_parts(only, (1.0,) * 3)) == 1
+    assert len(calibration.find_parts(only, (1.0,) * 3)) == 1
 
 
 def brain() -> dict[str, np.ndarray]:

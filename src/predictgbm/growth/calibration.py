@@ -342,6 +342,18 @@ def _robust(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sign(distance) * ROBUST_MM * np.sqrt(2.0 * (np.sqrt(1.0 + scaled) - 1.0))
 
 
+def find_parts(mask: NDArray[np.bool_], spacing: Vector) -> list[NDArray[np.bool_]]:
+    """Return the separate parts of a mask that are large enough for a seed of their own, largest first.
+
+    The largest one always is; ``mask``, a bool array of shape (nx, ny, nz), must not be empty.
+    """
+    labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    volumes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * float(np.prod(spacing)) / 1000.0
+    least = max(SMALLEST_FOCUS_ML, SMALLEST_FOCUS_SHARE * float(volumes.max()))
+    by_size = np.argsort(-volumes, kind="stable")[:LARGEST_FOCI]
+    return [labels == part + 1 for n, part in enumerate(by_size) if n == 0 or volumes[part] >= least]
+
+
 def find_foci(core: NDArray[np.bool_], tissue: NDArray[np.bool_], spacing: Vector) -> NDArray[np.float64]:
     """Return one starting position per part of the core, largest part first, always in tissue.
 
@@ -358,17 +370,11 @@ def find_foci(core: NDArray[np.bool_], tissue: NDArray[np.bool_], spacing: Vecto
         Positions in mm, n >= 1.
     """
     h = np.asarray(spacing, float)
-    parts, count = ndimage.label(core, np.ones((3, 3, 3)))
-    sizes = ndimage.sum_labels(core, parts, np.arange(1, count + 1)) * h.prod() / 1000.0
-    least = max(SMALLEST_FOCUS_ML, SMALLEST_FOCUS_SHARE * float(sizes.max()))
-    by_size = np.argsort(-sizes, kind="stable")[:LARGEST_FOCI].tolist()
-    chosen = by_size[:1] + [part for part in by_size[1:] if sizes[part] >= least]
     everywhere = np.argwhere(tissue) * h
     foci = []
-    for i in chosen:
-        cells = np.argwhere(parts == i + 1) * h
-        centre = cells.mean(axis=0)
-        inside = np.argwhere((parts == i + 1) & tissue) * h
+    for part in find_parts(core, spacing):
+        centre = (np.argwhere(part) * h).mean(axis=0)
+        inside = np.argwhere(part & tissue) * h
         candidates = inside if len(inside) else everywhere
         nearest = candidates[((candidates - centre) ** 2).sum(axis=1).argmin()]
         foci.append(nearest)
@@ -411,9 +417,9 @@ def _search(level: _Level, foci: NDArray[np.float64], radius: float) -> list[NDA
     best = [vector for _, vector in sorted(tried, key=lambda one: one[0])]
     if len(foci) == 1:
         return best[:1]
-    moves = np.random.default_rng(0).normal(0, START_SPREAD_MM, (STARTS, 3 * len(foci)))
-    moved = [np.concatenate([best[0][:2], best[0][2 : 2 + len(m)] + m, best[0][2 + len(m) :]]) for m in moves]
-    return best[:STARTS] + moved
+    moved = np.tile(best[0], (STARTS, 1))
+    moved[:, 2 : 2 + foci.size] += np.random.default_rng(0).normal(0, START_SPREAD_MM, (STARTS, foci.size))
+    return [*best[:STARTS], *moved]
 
 
 @dataclass(frozen=True)

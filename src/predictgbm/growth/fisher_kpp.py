@@ -23,20 +23,18 @@ from predictgbm.masks import bounding_box, dice
 RANKING_THRESHOLD = 1e-24
 
 
-def grow(relative: NDArray[np.float32], spacing: Vector, p: calibration.Parameters) -> NDArray[np.float32]:
+def grow(solver: FisherKPP, p: calibration.Parameters) -> NDArray[np.float32]:
     """Return the concentration that parameters grow, with a tail that ranks every voxel of tissue.
 
     Parameters
     ----------
-    relative : array of shape (nx, ny, nz)
-        Relative diffusivity, 0 outside tissue.
-    spacing : (float, float, float)
-        Voxel size in mm.
+    solver : FisherKPP
+        On the brain.
     p : Parameters
         With places in mm from the centre of the first voxel.
     """
-    start = calibration.gaussian_seeds(relative.shape, spacing, p.seeds, p.peaks)
-    return FisherKPP(relative, spacing).simulate(
+    start = calibration.gaussian_seeds(solver.shape, solver.spacing, p.seeds, p.peaks)
+    return solver.simulate(
         start, p.diffusivity, p.proliferation, calibration.DAYS, active_threshold=RANKING_THRESHOLD
     )
 
@@ -86,16 +84,16 @@ def predict(
     relative = relative_diffusivity(medium.wm, medium.gm, brain_mask=inside)
     box = bounding_box(inside)
     found = calibration.calibrate(relative[box], core[box], whole[box], spacing)
-
+    solver = FisherKPP(relative[box], spacing)
     parameters = found.parameters
     best = np.zeros(inside.shape, np.float32)
-    best[box] = grow(relative[box], spacing, parameters)
+    best[box] = grow(solver, parameters)
     image, spread = best, None
     uncertainty: dict[str, Any] = {}
     if samples:
         mean, squares = np.zeros((2, *best[box].shape))
         for drawn in found.draw(samples, seed):
-            u = grow(relative[box], spacing, drawn).astype(float)
+            u = grow(solver, drawn).astype(float)
             mean += u / samples
             squares += u * u / samples
         image, spread = np.zeros((2, *inside.shape), np.float32)

@@ -25,10 +25,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from predictgbm.growth import ModelError, Prediction, calibration
-from predictgbm.growth.calibration import Parameters, block_mean
+from predictgbm.growth.calibration import Parameters, block_mean, find_parts
 from predictgbm.growth.fisher_kpp import grow
 from predictgbm.growth.medium import Medium, prepare_medium
-from predictgbm.growth.solver import TISSUE_THRESHOLD, WHITE_TO_GRAY, Vector, relative_diffusivity
+from predictgbm.growth.solver import (
+    TISSUE_THRESHOLD,
+    WHITE_TO_GRAY,
+    FisherKPP,
+    Vector,
+    relative_diffusivity,
+)
 from predictgbm.masks import bounding_box
 
 #: Cells of the network's box along each axis; masks are looked at on a grid twice as fine and averaged.
@@ -231,13 +237,10 @@ def _convolve(
     return out.reshape(len(bias), *size)
 
 
-def find_parts(whole: NDArray[np.bool_], spacing: Vector) -> list[NDArray[np.bool_]]:
-    """Return the separate parts of a tumour that are large enough for a seed of their own, largest first."""
-    labels, count = ndimage.label(whole, np.ones((3, 3, 3)))
-    volumes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * float(np.prod(spacing)) / 1000.0
-    least = max(calibration.SMALLEST_FOCUS_ML, calibration.SMALLEST_FOCUS_SHARE * float(volumes.max()))
-    order = np.argsort(-volumes, kind="stable")[: calibration.LARGEST_FOCI]
-    return [labels == part + 1 for n, part in enumerate(order) if n == 0 or volumes[part] >= least]
+def to_parameters(spread: float, growth: float, seed: NDArray[np.float64]) -> Parameters:
+    """Return the parameters of a tumour with one seed, by sqrt(D T) in mm and sqrt(rho T)."""
+    days = calibration.DAYS
+    return Parameters(spread**2 / days, growth**2 / days, seed[None], np.array([calibration.SEED_PEAK]))
 
 
 def infer(
@@ -263,10 +266,7 @@ def infer(
     if not tissue[tuple(voxel)]:
         candidates = np.argwhere(tissue & whole) * h
         place = candidates[((candidates - place) ** 2).sum(axis=1).argmin()]
-    days = calibration.DAYS
-    return Parameters(
-        found.spread**2 / days, found.growth**2 / days, place[None], np.array([calibration.SEED_PEAK])
-    )
+    return to_parameters(found.spread, found.growth, place)
 
 
 def predict(
@@ -310,6 +310,7 @@ def predict(
     network = Network.load(weights)
     relative = relative_diffusivity(medium.wm, medium.gm, brain_mask=inside)
     box = bounding_box(inside)
+    solver = FisherKPP(relative[box], spacing)
     corner = np.array([side.start * h for side, h in zip(box, spacing, strict=True)])
     image = np.zeros(inside.shape, np.float32)
     found = []
@@ -317,7 +318,7 @@ def predict(
         parameters = infer(network, medium.core & part, part, medium, spacing)
         found.append(parameters)
         inner = replace(parameters, seeds=parameters.seeds - corner)
-        image[box] = np.maximum(image[box], grow(relative[box], spacing, inner))
+        image[box] = np.maximum(image[box], grow(solver, inner))
     return Prediction(
         image,
         {

@@ -108,8 +108,10 @@ class _ActiveBox:
     def __init__(self, relative: NDArray[Any], initial: NDArray[Any], threshold: float | None) -> None:
         self.relative = relative
         self.threshold = threshold
-        active = np.ones(relative.shape, bool) if threshold is None else initial > threshold
-        self.box = bounding_box(active, BOX_MARGIN)
+        nx, ny, nz = relative.shape
+        self.box: Box = (slice(0, nx), slice(0, ny), slice(0, nz))
+        if threshold is not None:
+            self.box = bounding_box(initial > threshold, BOX_MARGIN)
         inside = self.relative[self.box] > 0
         self._place(np.where(inside, initial[self.box], 0).astype(relative.dtype))
 
@@ -170,6 +172,8 @@ class FisherKPP:
 
     Attributes
     ----------
+    shape : (int, int, int)
+        Of the brain.
     steps : Steps
         How the last run was divided.
 
@@ -187,7 +191,7 @@ class FisherKPP:
         if not tissue.any():
             raise ValueError("no voxel is tissue: white and grey matter maps are empty inside the brain")
         region = bounding_box(tissue)
-        self._shape = np.asarray(relative).shape
+        self.shape = np.asarray(relative).shape
         self._region = region
         self._relative = np.ascontiguousarray(np.asarray(relative)[region], dtype)
         self._scalar = self._relative.dtype.type
@@ -226,7 +230,7 @@ class FisherKPP:
         return _ActiveBox(self._relative, np.asarray(initial)[self._region], threshold)
 
     def _image(self, active: _ActiveBox, field: NDArray[Any]) -> NDArray[Any]:
-        image = np.zeros(self._shape, self._relative.dtype)
+        image = np.zeros(self.shape, self._relative.dtype)
         image[self._region][active.box] = active.volume(field)
         return image
 

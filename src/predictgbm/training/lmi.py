@@ -31,10 +31,10 @@ class Recipe:
     seed : of weights, order and mirroring
     """
 
-    width: int = 32
-    epochs: int = 6
-    batch: int = 32
-    rate: float = 1e-3
+    width: int
+    epochs: int
+    batch: int
+    rate: float
     decay: float = 0.05
     seed: int = 0
 
@@ -121,15 +121,11 @@ def mirror(
     """Turn tumours into others of the same equation: axes in another order, each tumour mirrored at random."""
     order = torch.randperm(3, generator=generator).tolist()
     channels = channels.permute(0, 1, *(2 + axis for axis in order))
-    targets = torch.cat([targets[:, :2], targets[:, 2:][:, order]], dim=1)
     flips = torch.randint(2, (3, len(channels)), generator=generator).bool().to(channels.device)
     for axis, flip in enumerate(flips):
         channels = torch.where(flip[:, None, None, None, None], channels.flip(2 + axis), channels)
-        sign = torch.where(flip, -1.0, 1.0)
-        targets = torch.cat(
-            [targets[:, : 2 + axis], (targets[:, 2 + axis] * sign)[:, None], targets[:, 3 + axis :]], dim=1
-        )
-    return channels, targets
+    places = targets[:, 2:][:, order] * torch.where(flips, -1.0, 1.0).T
+    return channels, torch.cat([targets[:, :2], places], dim=1)
 
 
 def train(tumors: Tumors, recipe: Recipe, device: str) -> Iterator[tuple[int, float, float, Network]]:
@@ -145,12 +141,8 @@ def train(tumors: Tumors, recipe: Recipe, device: str) -> Iterator[tuple[int, fl
     """
     torch.manual_seed(recipe.seed)
     generator = torch.Generator().manual_seed(recipe.seed)
-    network = Network(recipe.width).to(device)
-    network = network.to(memory_format=torch.channels_last_3d)
-    channels = torch.from_numpy(tumors.channels)
-    edges, targets = torch.from_numpy(tumors.edges).to(device), torch.from_numpy(tumors.targets).to(device)
-    if device != "cpu":
-        channels = channels.to(device)
+    network = Network(recipe.width).to(device, memory_format=torch.channels_last_3d)
+    channels, edges, targets = (torch.from_numpy(array).to(device) for array in tumors)
     steps = -(-len(channels) // recipe.batch)
     optimiser = torch.optim.AdamW(network.parameters(), recipe.rate, weight_decay=recipe.decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=steps * recipe.epochs)
@@ -159,9 +151,9 @@ def train(tumors: Tumors, recipe: Recipe, device: str) -> Iterator[tuple[int, fl
         network.train()
         losses = []
         for indices in torch.randperm(len(channels), generator=generator).chunk(steps):
-            indices = indices.to(channels.device)
-            x, y = mirror(channels[indices].to(device), targets[indices.to(device)], generator)
-            batch = to_input(x, edges[indices.to(device)]).contiguous(memory_format=torch.channels_last_3d)
+            indices = indices.to(device)
+            x, y = mirror(channels[indices], targets[indices], generator)
+            batch = to_input(x, edges[indices]).contiguous(memory_format=torch.channels_last_3d)
             with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
                 loss = ((network(batch) - y) ** 2).mean()
             optimiser.zero_grad(set_to_none=True)

@@ -125,11 +125,10 @@ def grow(anatomy: Anatomy, truth: Truth) -> tuple[NDArray[np.float32], Anatomy]:
     part = anatomy.around(truth.seed, reach + 2 * width + 8)
     if width >= FINE_BELOW_MM:
         part = part.coarser()
-    days, spacing, shape = calibration.DAYS, (part.spacing,) * 3, part.wm.shape
-    peak = np.array([calibration.SEED_PEAK])
-    start = gaussian_seeds(shape, spacing, truth.seed[None], peak, origin=part.first)
-    solver = FisherKPP(relative_diffusivity(part.wm, part.gm), spacing)
-    u = solver.simulate(start, truth.spread**2 / days, truth.growth**2 / days, days)
+    p = lmi.to_parameters(*truth)
+    solver = FisherKPP(relative_diffusivity(part.wm, part.gm), (part.spacing,) * 3)
+    start = gaussian_seeds(solver.shape, solver.spacing, p.seeds, p.peaks, origin=part.first)
+    u = solver.simulate(start, p.diffusivity, p.proliferation, calibration.DAYS)
     return np.asarray(u, np.float32), part
 
 
