@@ -24,6 +24,7 @@ from scipy import ndimage
 from predictgbm.atlas import load_atlas
 from predictgbm.growth import calibration, fisher_kpp, lmi
 from predictgbm.growth.solver import FisherKPP, relative_diffusivity
+from predictgbm.planning import make_plan, soc_mask
 from predictgbm.simulation import Simulator
 from predictgbm.simulation.patient import random_stream
 from predictgbm.training import tumors
@@ -32,7 +33,6 @@ from predictgbm.training.tumors import Anatomy, Truth
 #: Individuals of the benchmark: numbers that no training reaches.
 FIRST = 9001
 SPACING = (1.0, 1.0, 1.0)
-MARGIN_MM = 15.0
 #: Whole tumours of other sizes are drawn again, in ml.
 VOLUME_ML = (5.0, 200.0)
 LEAST_CORE_ML = 1.0
@@ -66,13 +66,6 @@ def draw_case(rng: np.random.Generator, anatomy: Anatomy, known_thresholds: bool
     return Case(truth, u, labels)
 
 
-def plan(score: NDArray[np.float32], voxels: int) -> NDArray[np.bool_]:
-    """Return the highest voxels of a map."""
-    chosen = np.zeros(score.size, bool)
-    chosen[np.argsort(-score, axis=None, kind="stable")[:voxels]] = True
-    return chosen.reshape(score.shape)
-
-
 def measure(method: Any, case: Case, anatomy: Anatomy, brain: NDArray[np.bool_]) -> list[float]:
     """Return logarithms of both factors, distance of the seed, covered share and seconds of one method."""
     began = time.process_time()
@@ -82,10 +75,11 @@ def measure(method: Any, case: Case, anatomy: Anatomy, brain: NDArray[np.bool_])
     values = found.parameters
     d, rho = (np.ravel(values[name])[0] for name in ("diffusivity_mm2_per_day", "proliferation_per_day"))
     seed = np.array(values["seeds_mm"])[0]
-    core = case.labels == 3
-    near = ndimage.distance_transform_edt(~core) <= MARGIN_MM
-    voxels = int((near & brain).sum())
-    true_plan, own_plan = plan(case.concentration, voxels), plan(found.map, voxels)
+    voxels = int(soc_mask(case.labels, brain, SPACING).sum())
+    true_plan, own_plan = (
+        make_plan(score, case.labels == 3, brain, SPACING, voxels)
+        for score in (case.concentration, found.map)
+    )
     return [
         abs(np.log(d * calibration.DAYS / case.truth.spread**2)),
         abs(np.log(rho * calibration.DAYS / case.truth.growth**2)),
