@@ -202,7 +202,7 @@ def test_far_surface_counts_as_far_however_steep_the_front(width: float) -> None
 
     def misfit(radius: float) -> float:
         label = ball((56, 64, 48), radius)
-        surface = calibration._surface(label, label >= 0, spacing, calibration.CORE_THRESHOLD)
+        surface = calibration.surface(label, label >= 0, spacing, calibration.CORE_THRESHOLD)
         level = calibration._Level(tissue, [surface], spacing, (1, 1, 1))
         return float(np.sqrt((level.residual(vector)[:-2] ** 2).sum()))
 
@@ -211,7 +211,7 @@ def test_far_surface_counts_as_far_however_steep_the_front(width: float) -> None
     nearest = int(np.argmin(misfits))
     away = radii[nearest:] - radii[nearest]
     assert away.max() >= 20
-    assert np.all(np.array(misfits[nearest:]) > 0.6 * calibration._robust(away))
+    assert np.all(np.array(misfits[nearest:]) > 0.6 * calibration.robust(away))
 
 
 def test_tumour_where_the_maps_show_only_csf_can_still_grow(exam: Exam) -> None:

@@ -204,7 +204,7 @@ def block_mean(image: NDArray[Any], factors: Sequence[int]) -> NDArray[np.float3
 
 
 @dataclass(frozen=True)
-class _Surface:
+class Surface:
     """Faces between voxels inside and outside a region: the two centres in mm, the face's share of all, its spacing."""
 
     inner: NDArray[np.float64]
@@ -215,10 +215,19 @@ class _Surface:
     area: float
 
 
-def _surface(
+def surface(
     region: NDArray[np.bool_], tissue: NDArray[np.bool_], spacing: Vector, threshold: float
-) -> _Surface:
-    """Collect the faces of a region that lie within tissue; where tissue ends, the label says nothing of the tumour."""
+) -> Surface:
+    """Collect the faces of a region that lie within tissue; where tissue ends, the label says nothing of the tumour.
+
+    Parameters
+    ----------
+    region, tissue : bool arrays of shape (nx, ny, nz)
+    spacing : (float, float, float)
+        Voxel size in mm.
+    threshold : float
+        Concentration that the surface is taken for.
+    """
     h = np.asarray(spacing)
     inner, outer, area, step = [], [], [], []
     for axis in range(3):
@@ -234,7 +243,7 @@ def _surface(
     keep = slice(None, None, max(1, -(-sum(map(len, area)) // LARGEST_SURFACE)))
     faces = np.concatenate(area)
     weight = faces[keep]
-    return _Surface(
+    return Surface(
         np.concatenate(inner)[keep],
         np.concatenate(outer)[keep],
         weight / max(weight.sum(), 1e-30),
@@ -245,13 +254,27 @@ def _surface(
     )
 
 
-def _interpolation(
+def interpolation(
     points: NDArray[np.float64],
     tissue: NDArray[np.bool_],
     spacing: NDArray[np.float64],
     origin: NDArray[np.float64],
 ) -> sparse.csr_matrix:
-    """Return the matrix of trilinear interpolation that draws on cells of tissue only."""
+    """Return the matrix of trilinear interpolation that draws on cells of tissue only.
+
+    Parameters
+    ----------
+    points : array of shape (m, 3)
+        In mm.
+    tissue : bool array of shape (nx, ny, nz)
+    spacing, origin : arrays of shape (3,)
+        Of the grid: size of a cell and centre of the first one, in mm.
+
+    Returns
+    -------
+    sparse matrix of shape (m, nx ny nz)
+        Rows without any tissue around are zero.
+    """
     position = (points - origin) / spacing
     low = np.floor(position).astype(int)
     fraction = position - low
@@ -276,7 +299,7 @@ class _Level:
     def __init__(
         self,
         relative: NDArray[np.float32],
-        surfaces: list[_Surface],
+        surfaces: list[Surface],
         spacing: NDArray[np.float64],
         factors: Sequence[int],
         assumptions: Assumptions = Assumptions(),
@@ -292,11 +315,11 @@ class _Level:
         self.surfaces = [self._see(s, coarse > 0) for s in surfaces]
 
     def _see(
-        self, s: _Surface, tissue: NDArray[np.bool_]
-    ) -> tuple[sparse.csr_matrix, sparse.csr_matrix, _Surface]:
+        self, s: Surface, tissue: NDArray[np.bool_]
+    ) -> tuple[sparse.csr_matrix, sparse.csr_matrix, Surface]:
         """Prepare the reading of both sides of a surface, where this grid has tissue there."""
-        inner = _interpolation(s.inner, tissue, self.spacing, self.origin)
-        outer = _interpolation(s.outer, tissue, self.spacing, self.origin)
+        inner = interpolation(s.inner, tissue, self.spacing, self.origin)
+        outer = interpolation(s.outer, tissue, self.spacing, self.origin)
         seen = (inner.sum(axis=1) > 0.5) & (outer.sum(axis=1) > 0.5)
         weight = s.weight * np.asarray(seen).ravel()
         return inner, outer, replace(s, weight=weight / max(weight.sum(), 1e-30))
@@ -323,7 +346,7 @@ class _Level:
             slope = 1.5 * np.sum(s.weight * np.abs(a - b) / s.step)
             level = np.log(s.threshold / (1 - s.threshold)) + shift
             distance = (0.5 * (a + b) - level) / np.clip(slope, 1e-3, STEEPEST)
-            parts.append(np.sqrt(s.weight) * _robust(distance))
+            parts.append(np.sqrt(s.weight) * robust(distance))
         parts.append(np.array(BELIEF_MM) * (vector[:2] - np.log(BELIEF)))
         return np.concatenate(parts)
 
@@ -336,10 +359,18 @@ class _Level:
         return np.stack(columns, axis=1)
 
 
-def _robust(distance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Bend distances so that their square grows as that of a pseudo-Huber loss."""
+def robust(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bend distances, in mm, so that their square grows as that of a pseudo-Huber loss."""
     scaled = (distance / ROBUST_MM) ** 2
     return np.sign(distance) * ROBUST_MM * np.sqrt(2.0 * (np.sqrt(1.0 + scaled) - 1.0))
+
+
+def robust_slope(distance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the derivative of :func:`robust`."""
+    bent = robust(distance)
+    near = np.abs(bent) < 1e-6
+    root = np.sqrt(1.0 + (distance / ROBUST_MM) ** 2)
+    return np.where(near, 1.0, distance / (root * np.where(near, 1.0, bent)))
 
 
 def find_parts(mask: NDArray[np.bool_], spacing: Vector) -> list[NDArray[np.bool_]]:
@@ -518,7 +549,7 @@ def calibrate(
     if (whole & ~core).any():
         visible.append((whole, assumptions.threshold_edema))
     surfaces = [
-        s for s in (_surface(mask, tissue, h, threshold) for mask, threshold in visible) if len(s.weight)
+        s for s in (surface(mask, tissue, h, threshold) for mask, threshold in visible) if len(s.weight)
     ]
     radius = ball_radius(int(whole.sum()), float(h.prod()))
     foci = find_foci(core if core.any() else whole, tissue, h)
