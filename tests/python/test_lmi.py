@@ -64,7 +64,8 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         lmi.Network({k: v for k, v in random_weights().items() if k != "block2.1.bias"})
     with pytest.raises(ModelError, match=r"head\.weight has shape \(4, 6\), expected \(5, 6\)"):
         lmi.Network(random_weights() | {"head.weight": np.zeros((4, 6))})
-    for content in (b"", b"no archive"):
+    cut_off = (WEIGHTS / "lmi.npz").read_bytes()[:10000]
+    for content in (b"", b"no archive", cut_off):
         (tmp_path / "w.npz").write_bytes(content)
         with pytest.raises(ModelError, match=r"w\.npz: cannot be read as weights of LMI"):
             lmi.Network.load(tmp_path / "w.npz")

@@ -397,6 +397,14 @@ class Domain:
             )
         )
 
+    def sample_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return a mask at the cells; one too small for any cell's centre keeps the cell that is nearest to it."""
+        result = self.sample(mask.astype(np.uint8), 0) > 0
+        if mask.any() and not result.any():
+            place = (np.argwhere(mask).mean(axis=0) - self.corner) / self.step
+            result[tuple(np.rint(place).astype(int).clip(0, self.cells - 1))] = True
+        return result
+
     def spread(self, cells: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Return values at the cells on the exam's grid, linear between cells and 0 outside the domain."""
         result = np.zeros(shape, np.float32)
@@ -425,7 +433,8 @@ def build_loss(
     """Return the loss of an exam on the cells of a domain; PET as a share of its largest value, outside necrosis."""
     x, y, z = (float(s * h) for s, h in zip(domain.step, spacing, strict=True))
     wm, gm = (domain.sample(m, 1) for m in (medium.wm, medium.gm))
-    core, whole = (domain.sample(m.astype(np.uint8), 0) > 0 for m in (medium.core, medium.whole))
+    core, whole = (domain.sample_mask(m) for m in (medium.core, medium.whole))
+    whole |= core
     uptake = None if pet is None else domain.sample(pet, 0)
     radius = ball_radius(int(medium.whole.sum()), float(np.prod(spacing)))
     dispersion = SEED_DISPERSION * min(1.0, radius / SEED_FITS_MM) ** 2

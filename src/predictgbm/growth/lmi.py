@@ -19,6 +19,7 @@ from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,7 +189,7 @@ class Network:
         try:
             with file.open("rb") as stream, np.load(stream) as archive:
                 return Network({name: archive[name] for name in archive.files})
-        except (OSError, ValueError, EOFError, AttributeError) as error:
+        except (OSError, ValueError, EOFError, AttributeError, BadZipFile) as error:
             if isinstance(error, ModelError):
                 raise
             raise ModelError(
