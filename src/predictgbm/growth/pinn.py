@@ -79,7 +79,7 @@ BELIEVED = (10.0, 0.3, 100.0)
 STEPS, ROUNDS = 6, 10
 SETTLED = 0.02
 #: Damping at first and at least; trials of one step; largest step of an unknown, as logarithm, logit or in mm.
-DAMPING, LEAST_DAMPING, TRIALS = 1e-2, 1e-6, 6
+DAMPING, LEAST_DAMPING, TRIALS = 1e-2, 1e-4, 6
 LARGEST_STEP = 2.0
 #: Slope of the logit along a surface, per mm, beyond which distance is not told.
 SLOPE_RANGE = (1e-3, 3.0)
@@ -611,9 +611,11 @@ class Departure:
             slope = (jacobian.T @ error.astype(np.float32)).astype(float)
             diagonal = matrix.diagonal() + 1e-6 * matrix.diagonal().max()
             for _ in range(TRIALS):
-                step = linalg.solve(matrix + np.diag(damping * diagonal), slope, assume_a="pos")
+                step = linalg.cho_solve(linalg.cho_factor(matrix + np.diag(damping * diagonal)), slope)
                 step[self.network.count :] = step[self.network.count :].clip(-LARGEST_STEP, LARGEST_STEP)
-                trial, _ = self.residual(asked, seen, vector - step, share, derivative=False)
+                # A step that is far too long ends in infinities, and is not taken.
+                with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+                    trial, _ = self.residual(asked, seen, vector - step, share, derivative=False)
                 if trial @ trial < error @ error:
                     vector, damping = vector - step, max(damping / 4, LEAST_DAMPING)
                     break
