@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,8 @@ BELIEF_MM = (0.03, 0.03)
 #: Logits are turned into mm by their slope at the surface, or by this, in 1 / mm, if that is steeper. A front steeper
 #: than the image resolves would else reach its floor at once and make a far surface look near.
 STEEPEST = 3.0
+#: Nor does a slope below this tell a distance.
+FLATTEST = 1e-3
 #: Steps of the least squares on one grid.
 LARGEST_ITERATIONS = 15
 #: Several seeds share the surfaces in more than one way: least squares starts from so many fronts, and as often with
@@ -254,6 +256,24 @@ def surface(
     )
 
 
+def find_surfaces(
+    core: NDArray[np.bool_],
+    whole: NDArray[np.bool_],
+    tissue: NDArray[np.bool_],
+    spacing: Vector,
+    assumptions: Assumptions,
+) -> list[Surface]:
+    """Return the surfaces that the labels show, that of the core first; arrays as for :func:`surface`.
+
+    Without any edema the border of the whole tumour is not known, rather than equal to that of the core.
+    """
+    visible = [(core, assumptions.threshold_core)]
+    if (whole & ~core).any():
+        visible.append((whole, assumptions.threshold_edema))
+    found = (surface(mask, tissue, spacing, threshold) for mask, threshold in visible)
+    return [s for s in found if len(s.weight)]
+
+
 def interpolation(
     points: NDArray[np.float64],
     tissue: NDArray[np.bool_],
@@ -293,6 +313,56 @@ def interpolation(
     return sparse.diags_array(1.0 / np.maximum(total, 1e-12)).dot(matrix).tocsr()
 
 
+def coarsen(
+    relative: NDArray[np.float32], spacing: NDArray[np.float64], factors: Sequence[int]
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.float64], NDArray[np.float64]]:
+    """Return relative diffusivity on blocks of voxels, with the size of a block and the centre of the first, in mm.
+
+    A block is tissue when at least half of it is; its diffusivity is that of its tissue.
+    """
+    share = block_mean(relative > 0, factors)
+    coarse = np.where(share >= 0.5, block_mean(relative, factors) / np.maximum(share, 1e-6), 0)
+    return coarse, spacing * factors, spacing * (np.asarray(factors) - 1) / 2.0
+
+
+class Reading(NamedTuple):
+    """How a field on a grid is read on both sides of a surface.
+
+    Attributes
+    ----------
+    inner, outer : sparse matrices
+        Interpolation at the two centres beside each face.
+    surface : Surface
+        With the weights of the faces where the grid has tissue on both sides, of sum 1; all 0 if there are none.
+    """
+
+    inner: sparse.csr_matrix
+    outer: sparse.csr_matrix
+    surface: Surface
+
+    @staticmethod
+    def of(
+        s: Surface, tissue: NDArray[np.bool_], spacing: NDArray[np.float64], origin: NDArray[np.float64]
+    ) -> Reading:
+        """Prepare the reading of a surface; parameters as for :func:`interpolation`."""
+        inner = interpolation(s.inner, tissue, spacing, origin)
+        outer = interpolation(s.outer, tissue, spacing, origin)
+        seen = (inner.sum(axis=1) > 0.5) & (outer.sum(axis=1) > 0.5)
+        weight = s.weight * np.asarray(seen).ravel()
+        return Reading(inner, outer, replace(s, weight=weight / max(weight.sum(), 1e-30)))
+
+    def read(self, field: NDArray[Any]) -> NDArray[np.float64]:
+        """Return a flat field at each face, midway between both sides."""
+        return np.asarray(0.5 * (self.inner @ field + self.outer @ field), float)
+
+    def slope(self, field: NDArray[Any]) -> float:
+        """Return a flat field's mean slope along the normal, per mm, kept where it tells distances."""
+        fall = np.abs(self.inner @ field - self.outer @ field)
+        # The mean of |n_axis| over faces weighted by area is 2/3 of the slope along the normal.
+        slope = 1.5 * np.sum(self.surface.weight * fall / self.surface.step)
+        return float(np.clip(slope, FLATTEST, STEEPEST))
+
+
 class _Level:
     """The problem on one grid."""
 
@@ -305,24 +375,10 @@ class _Level:
         assumptions: Assumptions = Assumptions(),
     ) -> None:
         self.assumptions = assumptions
-        self.spacing = spacing * factors
-        self.origin = spacing * (np.asarray(factors) - 1) / 2.0
-        # A coarse cell is tissue when at least half of it is; its diffusivity is that of its tissue.
-        share = block_mean(relative > 0, factors)
-        coarse = np.where(share >= 0.5, block_mean(relative, factors) / np.maximum(share, 1e-6), 0)
+        coarse, self.spacing, self.origin = coarsen(relative, spacing, factors)
         self.solver = FisherKPP(coarse, self.spacing)
         self.shape = coarse.shape
-        self.surfaces = [self._see(s, coarse > 0) for s in surfaces]
-
-    def _see(
-        self, s: Surface, tissue: NDArray[np.bool_]
-    ) -> tuple[sparse.csr_matrix, sparse.csr_matrix, Surface]:
-        """Prepare the reading of both sides of a surface, where this grid has tissue there."""
-        inner = interpolation(s.inner, tissue, self.spacing, self.origin)
-        outer = interpolation(s.outer, tissue, self.spacing, self.origin)
-        seen = (inner.sum(axis=1) > 0.5) & (outer.sum(axis=1) > 0.5)
-        weight = s.weight * np.asarray(seen).ravel()
-        return inner, outer, replace(s, weight=weight / max(weight.sum(), 1e-30))
+        self.surfaces = [Reading.of(s, coarse > 0, self.spacing, self.origin) for s in surfaces]
 
     def concentration(self, p: Parameters) -> NDArray[np.float32]:
         width = self.assumptions.seed_width
@@ -340,12 +396,10 @@ class _Level:
         u = np.clip(self.concentration(p).ravel().astype(float), FLOOR, 1 - 1e-7)
         logit = np.log(u / (1 - u))
         parts = []
-        for (inner, outer, s), shift in zip(self.surfaces, shifts, strict=False):
-            a, b = inner @ logit, outer @ logit
-            # The mean of |n_axis| over faces weighted by area is 2/3 of the slope along the normal.
-            slope = 1.5 * np.sum(s.weight * np.abs(a - b) / s.step)
+        for one, shift in zip(self.surfaces, shifts, strict=False):
+            s = one.surface
             level = np.log(s.threshold / (1 - s.threshold)) + shift
-            distance = (0.5 * (a + b) - level) / np.clip(slope, 1e-3, STEEPEST)
+            distance = (one.read(logit) - level) / one.slope(logit)
             parts.append(np.sqrt(s.weight) * robust(distance))
         parts.append(np.array(BELIEF_MM) * (vector[:2] - np.log(BELIEF)))
         return np.concatenate(parts)
@@ -476,7 +530,7 @@ class Calibration:
         It takes a simulation per surface, when it is first asked for.
         """
         step, level, best = 0.1, self._level, self._fit.fun
-        surfaces = [seen for _, _, seen in level.surfaces]
+        surfaces = [one.surface for one in level.surfaces]
         by_thresholds = np.zeros((len(best), len(surfaces)))
         for k, shifts in enumerate(step * np.eye(len(surfaces))):
             by_thresholds[:, k] = (level.residual(self._fit.x, shifts) - best) / step
@@ -544,13 +598,7 @@ def calibrate(
     """
     h = np.asarray(spacing, float)
     tissue = relative > 0
-    # Without any edema the border of the whole tumour is not known, rather than equal to that of the core.
-    visible = [(core, assumptions.threshold_core)]
-    if (whole & ~core).any():
-        visible.append((whole, assumptions.threshold_edema))
-    surfaces = [
-        s for s in (surface(mask, tissue, h, threshold) for mask, threshold in visible) if len(s.weight)
-    ]
+    surfaces = find_surfaces(core, whole, tissue, h, assumptions)
     radius = ball_radius(int(whole.sum()), float(h.prod()))
     foci = find_foci(core if core.any() else whole, tissue, h)
     levels: dict[tuple[int, ...], _Level] = {}

@@ -20,20 +20,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, sparse
+from scipy import linalg
 from scipy.special import expit, logit
 
 from predictgbm.growth import Prediction
 from predictgbm.growth.calibration import (
     SPEED_RANGE,
     WIDTH_RANGE,
+    Assumptions,
+    Reading,
     Surface,
-    block_mean,
+    coarsen,
     find_foci,
-    interpolation,
+    find_surfaces,
     robust,
     robust_slope,
-    surface,
 )
 from predictgbm.growth.fisher_kpp import RANKING_THRESHOLD
 from predictgbm.growth.medium import prepare_medium
@@ -81,8 +82,6 @@ SETTLED = 0.02
 #: Damping at first and at least; trials of one step; largest step of an unknown, as logarithm, logit or in mm.
 DAMPING, LEAST_DAMPING, TRIALS = 1e-2, 1e-4, 6
 LARGEST_STEP = 2.0
-#: Slope of the logit along a surface, per mm, beyond which distance is not told.
-SLOPE_RANGE = (1e-3, 3.0)
 
 
 class Network:
@@ -258,10 +257,8 @@ class Grid(NamedTuple):
     def of(relative: NDArray[np.float32], spacing: NDArray[np.float64], cell: float) -> Grid:
         """Return a grid of cells of about this size in mm, none smaller than the voxels."""
         factors = [max(1, round(cell / h)) for h in spacing]
-        # A coarse cell is tissue when at least half of it is; its diffusivity is that of its tissue.
-        share = block_mean(relative > 0, factors)
-        coarse = np.where(share >= 0.5, block_mean(relative, factors) / np.maximum(share, 1e-6), 0)
-        return Grid(coarse.astype(np.float32), spacing * factors, spacing * (np.array(factors) - 1) / 2)
+        coarse, size, origin = coarsen(relative, spacing, factors)
+        return Grid(coarse.astype(np.float32), size, origin)
 
     def solve(self, p: Unknowns) -> NDArray[np.float32]:
         """Return the logit of the equation's solution at all moments, shape (FRAMES, nx, ny, nz)."""
@@ -349,44 +346,12 @@ class Asked(NamedTuple):
     weight: NDArray[np.float64]
 
 
-class _Reading(NamedTuple):
-    """A surface of the labels on the working grid: how its two sides are read, and which unknown is its threshold."""
-
-    unknown: int
-    surface: Surface
-    inner: sparse.csr_matrix
-    outer: sparse.csr_matrix
-
-    @property
-    def weight(self) -> NDArray[np.float64]:
-        """Return the weight of each point, of sum 1, or all 0 if the grid has tissue at none of them."""
-        reached = (self.inner.sum(axis=1) > 0.5) & (self.outer.sum(axis=1) > 0.5)
-        weight = self.surface.weight * np.asarray(reached).ravel()
-        return np.asarray(weight / max(float(weight.sum()), 1e-30))
-
-    def read(self, field: NDArray[Any]) -> NDArray[np.float64]:
-        """Return a flat field at each point, midway between both sides."""
-        return np.asarray(0.5 * (self.inner @ field + self.outer @ field), float)
-
-    def slope(self, field: NDArray[Any]) -> float:
-        """Return the field's slope along the normal of the surface, on average, per mm."""
-        fall = np.abs(self.inner @ field - self.outer @ field) / self.surface.step
-        # The mean of |n_axis| over faces weighted by area is 2/3.
-        return float(np.clip(1.5 * np.sum(self.weight * fall), *SLOPE_RANGE))
-
-    def places(self) -> NDArray[np.float64]:
-        """Return where the points are, in mm, shape (n, 3)."""
-        return 0.5 * (self.surface.inner + self.surface.outer)
-
-    def draw(self, rng: np.random.Generator) -> _Reading:
-        """Return some of the points, the likelier the larger their weight."""
-        weight = self.weight
-        drawn = rng.choice(len(weight), SURFACE_POINTS, p=weight if weight.any() else None)
-        s = self.surface
-        part = replace(
-            s, inner=s.inner[drawn], outer=s.outer[drawn], weight=s.weight[drawn], step=s.step[drawn]
-        )
-        return _Reading(self.unknown, part, self.inner[drawn], self.outer[drawn])
+def draw(reading: Reading, rng: np.random.Generator) -> Reading:
+    """Return some faces of a surface, the likelier the larger their weight; they keep it."""
+    s = reading.surface
+    drawn = rng.choice(len(s.weight), SURFACE_POINTS, p=s.weight if s.weight.any() else None)
+    part = replace(s, inner=s.inner[drawn], outer=s.outer[drawn], weight=s.weight[drawn], step=s.step[drawn])
+    return Reading(reading.inner[drawn], reading.outer[drawn], part)
 
 
 class Seen(NamedTuple):
@@ -455,10 +420,7 @@ class Departure:
         corners = np.array([np.zeros(3), np.array(tissue.shape) - 1.0]) * grid.spacing + grid.origin
         self.middle, self.reach = corners.mean(axis=0), 0.5 * float(np.ptp(corners, axis=0).max())
         self.surfaces = [
-            _Reading(
-                unknown, s, *(interpolation(p, tissue, grid.spacing, grid.origin) for p in (s.inner, s.outer))
-            )
-            for unknown, s in surfaces
+            (unknown, Reading.of(s, tissue, grid.spacing, grid.origin)) for unknown, s in surfaces
         ]
 
     def misfit(self) -> float:
@@ -466,9 +428,11 @@ class Departure:
         last = self.v[-1].ravel()
         squares = [
             float(
-                np.sum(one.weight * robust((one.read(last) - self.base[one.unknown]) / one.slope(last)) ** 2)
+                np.sum(
+                    one.surface.weight * robust((one.read(last) - self.base[unknown]) / one.slope(last)) ** 2
+                )
             )
-            for one in self.surfaces
+            for unknown, one in self.surfaces
         ]
         return float(np.sqrt(np.sum(squares) / max(1, len(squares))))
 
@@ -520,8 +484,8 @@ class Departure:
         """Draw points of the surfaces."""
         result = []
         last = self.v[-1].ravel()
-        for one in self.surfaces:
-            part = one.draw(rng)
+        for unknown, one in self.surfaces:
+            part = draw(one, rng)
             v = part.read(last)
             slope, slope_response = one.slope(last), np.zeros(len(self.base))
             responses = np.zeros((len(v), len(self.base)))
@@ -529,8 +493,9 @@ class Departure:
                 moved = frames[-1].ravel()
                 responses[:, k] = (part.read(moved) - v) / self.steps[k]
                 slope_response[k] = np.log(one.slope(moved) / slope) / self.steps[k]
-            inputs = self._inputs(part.places()[:, None], np.ones((len(v), 1)), v[:, None])
-            result.append(Seen(inputs, v, responses, slope, slope_response, one.unknown))
+            places = 0.5 * (part.surface.inner + part.surface.outer)
+            inputs = self._inputs(places[:, None], np.ones((len(v), 1)), v[:, None])
+            result.append(Seen(inputs, v, responses, slope, slope_response, unknown))
         return result
 
     def _equation(
@@ -697,10 +662,11 @@ def predict(
     tissue = relative[box] > 0
 
     foci = find_foci(core[box] if core.any() else whole[box], tissue, h)
-    surfaces = [(3, surface(core[box], tissue, h, THRESHOLD_CORE))]
-    if (whole & ~core).any():
-        surfaces.append((2, surface(whole[box], tissue, h, THRESHOLD_EDEMA)))
-    surfaces = [s for s in surfaces if len(s[1].weight)]
+    assumed = Assumptions(THRESHOLD_CORE, THRESHOLD_EDEMA)
+    surfaces = [
+        (3 if s.threshold == THRESHOLD_CORE else 2, s)
+        for s in find_surfaces(core[box], whole[box], tissue, h, assumed)
+    ]
     radius = max(ball_radius(int(whole.sum()) // len(foci), float(h.prod())), float(h.min()))
     # Where the tumour meets the border of the tissue no oedema surrounds the core: its thickness is that elsewhere.
     area = sum(s.area for _, s in surfaces) / max(1, len(surfaces))
