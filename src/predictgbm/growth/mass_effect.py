@@ -17,6 +17,7 @@ grows in: elastography found glioblastoma a little softer (Streitberger KJ et al
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -247,6 +248,7 @@ def grow_displaced(
     """
     if not 0 <= pressure < np.inf:
         raise ValueError(f"mass_effect is {pressure}: give a pressure of 0 (off) or more")
+    began = time.perf_counter()
     inside = np.asarray(brain_mask).astype(bool)
     box = bounding_box(inside)
     affine = _grid(spacing)
@@ -290,6 +292,7 @@ def grow_displaced(
         mass_effect=pressure,
         largest_displacement_mm=float(np.linalg.norm(moved, axis=-1).max()),
         displacement_change_mm=float(np.linalg.norm(moved - last, axis=-1).max()),
+        seconds=time.perf_counter() - began,
     )
     spread = None if found.spread is None else carry(found.spread)
     return Prediction(carry(found.map), found.parameters, spread)
