@@ -204,7 +204,7 @@ class FisherKPP:
     ----------
     relative : array of shape (nx, ny, nz), >= 0, or (nx, ny, nz, 6)
         Diffusivity relative to that of pure white matter, 0 outside tissue; see :func:`relative_diffusivity`. With
-        tensors a step costs about MEASURED times as much, and only the explicit scheme is there.
+        tensors a step costs about three times as much, and only the explicit scheme is there.
     spacing : (float, float, float)
         Voxel size in mm; the three may differ.
     dtype
