@@ -8,12 +8,14 @@ Reaction and diffusion with faster spread in white than in grey matter go back t
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from predictgbm.growth import Prediction, calibration
+from predictgbm.growth.mass_effect import grow_displaced
 from predictgbm.growth.medium import prepare_medium
 from predictgbm.growth.solver import WHITE_TO_GRAY, FisherKPP, Vector, relative_diffusivity
 from predictgbm.masks import bounding_box, dice
@@ -50,6 +52,7 @@ def predict(
     spacing: Vector,
     seed: int = 0,
     samples: int = 0,
+    mass_effect: float = 0.0,
 ) -> Prediction:
     """Calibrate the Fisher-KPP equation to the tumour labels and return the concentration it grows.
 
@@ -71,16 +74,22 @@ def predict(
     samples : int
         Draws from the posterior, 0 or at least 2. With draws the map is their mean, and their spread comes with it;
         without, the map is that of the best parameters.
+    mass_effect : float
+        Pressure of the tumour on the tissue, over Young's modulus of white matter; see
+        :mod:`predictgbm.growth.mass_effect`. 0: the tissue does not move. With mass effect the tensor is not used.
 
     Raises
     ------
     ModelError
         If the exam shows no tumour inside the brain, or no tissue.
     ValueError
-        If ``samples`` is 1: one draw has no spread.
+        If ``samples`` is 1: one draw has no spread. Or if ``mass_effect`` is negative.
     """
     if samples == 1:
         raise ValueError("samples is 1: one draw has no spread; give 0, or 2 and more")
+    if mass_effect:
+        still = partial(predict, spacing=spacing, seed=seed, samples=samples)
+        return grow_displaced(still, mass_effect, tumor_seg, wm, gm, csf, brain_mask, spacing)
     began = time.perf_counter()
     inside = np.asarray(brain_mask).astype(bool)
     medium = prepare_medium(tumor_seg, wm, gm, csf, inside)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from scipy import ndimage
 from predictgbm.growth import ModelError, Prediction, calibration
 from predictgbm.growth.calibration import Parameters, block_mean, find_parts
 from predictgbm.growth.fisher_kpp import grow
+from predictgbm.growth.mass_effect import grow_displaced
 from predictgbm.growth.medium import Medium, prepare_medium
 from predictgbm.growth.solver import (
     TISSUE_THRESHOLD,
@@ -282,6 +284,7 @@ def predict(
     spacing: Vector,
     seed: int = 0,
     weights: str | Path | None = None,
+    mass_effect: float = 0.0,
 ) -> Prediction:
     """Infer the parameters of growth from the tumour labels by the network, and return the concentration they grow.
 
@@ -301,12 +304,19 @@ def predict(
         Not used: nothing here is random.
     weights : str or Path, optional
         Other weights than the package's: a file, or the folder that a training left (``lmi.npz`` in it).
+    mass_effect : float
+        As for :func:`predictgbm.growth.fisher_kpp.predict`.
 
     Raises
     ------
     ModelError
         If the exam shows no tumour inside the brain, or the weights cannot be used.
+    ValueError
+        If ``mass_effect`` is negative.
     """
+    if mass_effect:
+        still = partial(predict, spacing=spacing, seed=seed, weights=weights)
+        return grow_displaced(still, mass_effect, tumor_seg, wm, gm, csf, brain_mask, spacing)
     began = time.perf_counter()
     inside = np.asarray(brain_mask).astype(bool)
     medium = prepare_medium(tumor_seg, wm, gm, csf, inside)
