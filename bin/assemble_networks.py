@@ -34,7 +34,9 @@ def draw_curves(path: Path, networks: dict[str, Any]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--entry", required=True, metavar="JSON", help="the model's entry: JSON or a JSON file")
+    parser.add_argument(
+        "--entry", required=True, metavar="JSON", help="the model's entry: JSON or a JSON file"
+    )
     parser.add_argument("--splits", type=Path, required=True, metavar="JSON", help="from draw_splits.py")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
     parser.add_argument("networks", type=Path, nargs="+", help="files and logs that train_network.py wrote")
@@ -44,10 +46,11 @@ def main() -> int:
     from predictgbm.models import ModelListError, parse_entry
 
     splits = json.loads(args.splits.read_text("utf-8"))
+    cohorts = splits.pop("cohorts")
     try:
         recipe = importlib.import_module(parse_entry(args.entry).training)
         files = [path for path in args.networks if path.is_file()]
-        card = recipe.assemble(args.out, files, splits, splits["cohorts"])
+        card = recipe.assemble(args.out, files, splits, cohorts)
     except (ModelError, ModelListError, SplitError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 2

@@ -25,7 +25,9 @@ def arguments() -> argparse.Namespace:
         epilog="Writes OUT.pt, the network, and OUT_log, its losses for TensorBoard. Needs what trains models: "
         "./predictgbm setup --learning, or the image learning.",
     )
-    parser.add_argument("--entry", required=True, metavar="JSON", help="the model's entry: JSON or a JSON file")
+    parser.add_argument(
+        "--entry", required=True, metavar="JSON", help="the model's entry: JSON or a JSON file"
+    )
     parser.add_argument("--exams", type=Path, required=True, metavar="DIR", help="folder of prepared exams")
     parser.add_argument(
         "--recurrences",

@@ -237,7 +237,7 @@ def predict(
     if model.training:
         if weights is None or not patient:
             raise ModelError(
-                f"{model.title} needs the folder that its training left (--weights) and the name of the patient (--patient)"
+                f"{model.title} needs the folder that its training left (--weights) and the patient's name (--patient)"
             )
         options["patient"] = patient
     present = {name: path for name in model.optional_inputs if (path := exam.path(name)) is not None}

@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'predictgbm[learned]'")
-pytest.importorskip("monai", reason="MONAI is not installed: pip install 'predictgbm[learned]'")
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'predictgbm[learning]'")
+pytest.importorskip("monai", reason="MONAI is not installed: pip install 'predictgbm[learning]'")
 
 from scipy import ndimage  # noqa: E402
 
 from predictgbm.growth import ModelError, distance  # noqa: E402
 from predictgbm.learned import unet, unet_training  # noqa: E402
 from predictgbm.learned.splits import Case, draw_splits  # noqa: E402
+from predictgbm.learned.training import TrainingError  # noqa: E402
 from predictgbm.learned.unet import Ensemble, Sample, Settings, make_sample  # noqa: E402
-from predictgbm.learned.unet_training import TrainingError, loss, miss_weight, train  # noqa: E402
+from predictgbm.learned.unet_training import loss, miss_weight, train  # noqa: E402
 from predictgbm.planning import make_plan, soc_mask  # noqa: E402
 
 TINY = Settings(base=4, levels=3, patch=16, batch=2, epochs=3, patience=9, rate=5e-3)

@@ -340,6 +340,7 @@ def assemble(
             "best_epoch": record["best_epoch"],
             "training_loss": best[0],
             "validation_loss": best[1],
+            "history": record["history"],
             "device": record["device"],
             "torch": record["torch"],
         }

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +35,25 @@ from monai.transforms import (
 from torch.nn import functional
 
 from predictgbm.labels import CORE, Tumor
+from predictgbm.learned.training import TrainingError, TrainingExam
 from predictgbm.learned.unet import (
     SPACING_TOLERANCE,
     Sample,
     Settings,
     apply,
+    assemble,
     build_network,
     choose_device,
+    make_sample,
     network_input,
     read_file,
     write_file,
 )
 
+__all__ = ["assemble", "train", "train_network"]
+
 #: Median volume of the core in the source's cohort, in ml: the volume at which misses weigh halfway between both ends.
 MEDIAN_CORE_ML = 27.5
-
-
-class TrainingError(ValueError):
-    """A network cannot be trained on these samples, or its checkpoint belongs to another training."""
 
 
 def miss_weight(core_ml: float, settings: Settings) -> float:
@@ -179,6 +180,41 @@ class Epoch(torch.utils.data.Dataset[dict[str, Any]]):
         cut = self.augment.set_random_state(int(chance))(data)[0]
         keys = ("tissues", "contrasts", "target", "labels", "brain")
         return {key: cut[key] for key in keys} | {"core_ml": sample.core_ml}
+
+
+def train_network(
+    training: Iterable[TrainingExam],
+    validation: Iterable[TrainingExam],
+    *,
+    split: str,
+    seed: int,
+    settings: Mapping[str, Any],
+    file: Path,
+    report: Callable[[int, float, float], None],
+) -> None:
+    """Train one network; see :mod:`predictgbm.learned.training`.
+
+    Parameters
+    ----------
+    settings
+        Fields of :class:`Settings` that are not to have their default.
+
+    Raises
+    ------
+    TrainingError
+        If a setting is unknown, or as :func:`train`.
+    """
+    known = {field.name for field in fields(Settings)}
+    if unknown := sorted(settings.keys() - known):
+        raise TrainingError(f"setting {', '.join(unknown)} is unknown; known are {', '.join(sorted(known))}")
+    parts = (
+        [
+            make_sample(exam.patient, **exam.inputs, spacing=exam.spacing, recurrence=exam.recurrence)
+            for exam in part
+        ]
+        for part in (training, validation)
+    )
+    train(*parts, Settings(**settings), split=split, seed=seed, checkpoint=file, report=report)
 
 
 def train(
