@@ -17,15 +17,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from predictgbm.exam import Exam
-from predictgbm.images import read_image
-from predictgbm.labels import CORE, WHOLE_TUMOR, region
+from predictgbm.images import Image, read_image, to_ras
+from predictgbm.labels import CORE, WHOLE_TUMOR, Tumor, region
+from predictgbm.planning import make_plan, soc_mask
 
 ROOT = Path(__file__).resolve().parents[1]
 #: What the authors of a model say of its cost; sources in docs/models.md.
@@ -54,28 +54,46 @@ def run(model: str, exam: Path, out: Path) -> Cost:
     return Cost(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6)
 
 
-def draw(path: Path, exam: Exam, maps: dict[str, NDArray[Any]]) -> None:
-    """Draw all maps on the axial slice with the most core, with the outlines of core and whole tumour."""
+def draw(path: Path, exam: Exam, maps: dict[str, Image], recurrence: Image | None) -> None:
+    """Draw all maps on the axial slice with the most core: map, core, whole tumour, plan, and what came."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    labels = exam.array("tumor_seg")
-    core, whole, brain = region(labels, CORE), region(labels, WHOLE_TUMOR), exam.array("brain_mask") > 0
+    image = to_ras(exam.image("tumor_seg"))
+    labels, spacing = image.data, image.spacing
+    brain = to_ras(exam.image("brain_mask")).data > 0
+    core = region(labels, CORE)
+    volume = int(soc_mask(labels, brain, spacing).sum())
     k = int(core.sum(axis=(0, 1)).argmax())
     rows, columns = (np.flatnonzero(brain[:, :, k].any(axis=axis)) for axis in (1, 0))
     cut = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1), k)
-    figure, axes = plt.subplots(1, len(maps), figsize=(2.4 * len(maps), 3.0), constrained_layout=True)
-    for axis, (name, image) in zip(axes, maps.items(), strict=True):
-        inside = image[brain]
-        low, high = np.quantile(inside, 0.5), inside.max()
-        shown = np.where(brain, np.clip((image - low) / max(high - low, 1e-12), 0, 1), np.nan)[cut]
-        axis.imshow(shown.T, origin="lower", cmap="magma", vmin=0, vmax=1)
-        for mask, colour in ((core, "cyan"), (whole, "white")):
-            axis.contour(mask[cut].T, [0.5], colors=colour, linewidths=0.7)
-        axis.set_title(name, fontsize=9)
+    outlines = {"core": (core, "cyan"), "whole tumour": (region(labels, WHOLE_TUMOR), "white")}
+    if recurrence is not None:
+        outlines["recurrence"] = region(to_ras(recurrence).data, (Tumor.ENHANCING,)), "lime"
+    width = min(4, len(maps))
+    height = -(-len(maps) // width)
+    figure, grid = plt.subplots(
+        height, width, figsize=(2.4 * width, 2.9 * height), layout="constrained", squeeze=False
+    )
+    for axis in grid.ravel():
         axis.axis("off")
+    for axis, (name, score) in zip(grid.ravel(), maps.items(), strict=False):
+        values = to_ras(score).data
+        inside = values[brain]
+        low, high = np.quantile(inside, 0.5), inside.max()
+        shown = np.where(brain, np.clip((values - low) / max(high - low, 1e-12), 0, 1), np.nan)[cut]
+        # As in the report: the patient's right is on the right.
+        axis.imshow(shown.T, origin="lower", cmap="magma", vmin=0, vmax=1)
+        plan = make_plan(values.astype(float), core, brain, spacing, volume)
+        for mask, colour in (*outlines.values(), (plan > 0, "orange")):
+            axis.contour(mask[cut].T, [0.5], colors=colour, linewidths=0.8)
+        axis.set_title(name, fontsize=9)
+    names = {**{name: colour for name, (_, colour) in outlines.items()}, "plan": "orange"}
+    lines = [plt.Line2D([], [], color=colour, label=name) for name, colour in names.items()]
+    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), fontsize=8, facecolor="0.35",
+                  labelcolor="white")  # fmt: skip
     figure.savefig(path, dpi=110)
 
 
@@ -86,6 +104,7 @@ def main() -> None:
     parser.add_argument("--exam", type=Path, required=True, help="folder of a prepared pre-operative exam")
     parser.add_argument("--models", help="names, with commas (default: all)")
     parser.add_argument("--picture", type=Path, help="PNG of all maps")
+    parser.add_argument("--recurrence", type=Path, help="labels of the follow-up on the exam's grid, to draw")
     args = parser.parse_args()
     entries = {m["name"]: m for m in yaml.safe_load((ROOT / "assets/models.yml").read_text())["models"]}
     names = args.models.split(",") if args.models else list(entries)
@@ -100,7 +119,7 @@ def main() -> None:
         for name in names:
             out = Path(folder) / f"{name}.nii.gz"
             cost = run(name, args.exam, out)
-            maps[name] = read_image(out).data
+            maps[name] = read_image(out)
             found = json.loads(out.with_name(f"{name}.json").read_text())["parameters"]
             fit = ", ".join(f"{found[key]:.2f}" for key in ("dice_core", "dice_whole") if found.get(key))
             print(
@@ -108,7 +127,7 @@ def main() -> None:
                 flush=True,
             )
     if args.picture:
-        draw(args.picture, exam, maps)
+        draw(args.picture, exam, maps, read_image(args.recurrence, np.uint8) if args.recurrence else None)
 
 
 if __name__ == "__main__":

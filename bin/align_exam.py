@@ -3,7 +3,7 @@
 
 Each contrast is registered rigidly to the T1c and the T1c to the atlas; both maps are joined, so that every image
 is interpolated once. What is outside the brain becomes 0. Intensities of T1, T1c, T2 and FLAIR are scaled within the
-brain; ADC and PET keep their units, labels their values.
+brain; ADC, PET and tensor keep their units, labels their values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from predictgbm.alignment import align
 from predictgbm.atlas import load_atlas
-from predictgbm.cohort.exam_checks import LABEL_COLUMNS
+from predictgbm.cohort.exam_checks import GREY_COLUMNS, TISSUE_COLUMNS, read_column
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.images import Image, ImageError, conform, read_image, write_image
 from predictgbm.normalisation import METHODS, correct_bias, normalise
@@ -24,7 +24,7 @@ from predictgbm.quality import write_quality
 from predictgbm.registration.transforms import write_transform
 from predictgbm.report.overlays import draw_pair
 
-COLUMNS = ("t1c", "t1", "t2", "flair", "adc", "pet", "tumor_seg", "tissue_wm", "tissue_gm", "tissue_csf")
+COLUMNS = (*GREY_COLUMNS, "tensor", "tumor_seg", *TISSUE_COLUMNS)
 #: Images whose intensities have no unit.
 RELATIVE = ("t1", "t1c", "t2", "flair")
 
@@ -80,9 +80,7 @@ def main() -> int:
         files = {c: path for c in COLUMNS if (path := args.exam / f"{c}.nii.gz").exists()}
         if "t1c" not in files:
             raise ImageError(f"{args.exam}: holds no t1c.nii.gz; every exam needs its contrast-enhanced T1")
-        images = {
-            c: read_image(path, np.uint8 if c in LABEL_COLUMNS else np.float32) for c, path in files.items()
-        }
+        images = {column: read_column(column, path) for column, path in files.items()}
         brain = conform(read_image(args.brain_mask, np.uint8), images["t1c"])
         if not brain.data.any():
             raise ImageError(f"{args.brain_mask}: mask is empty, expected 1 in the brain")

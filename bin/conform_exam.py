@@ -11,9 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-
-from predictgbm.cohort.exam_checks import LABEL_COLUMNS
+from predictgbm.cohort.exam_checks import read_column
 from predictgbm.cohort.rows import find_files, read_row
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.images import ImageError, conform, read_image, write_image
@@ -39,8 +37,7 @@ def main() -> int:
         for column, path in files.items():
             if column == "registered_seg":
                 continue
-            image = read_image(path, np.uint8 if column in LABEL_COLUMNS else np.float32)
-            data = conform(image, reference).data
+            data = conform(read_column(column, path), reference).data
             write_image(args.out_dir / f"{column}.nii.gz", data, reference.affine)
         if "brain_mask" not in files:
             if not reference.data.any():

@@ -3,7 +3,7 @@
 
 A column of the row is a NIfTI file or a DICOM folder. The series of a mixed folder (column dicom) are sorted by
 what they are; a column of its own goes before it. conversion.json lists every series and why it was chosen or
-not. Diffusion series give adc.nii.gz where no ADC is given, and dti_tensor.nii.gz (Dxx, Dxy, Dyy, Dxz, Dyz, Dzz
+not. Diffusion series give adc.nii.gz where no ADC is given, and tensor.nii.gz (Dxx, Dxy, Dyy, Dxz, Dyz, Dzz
 in RAS axes), both in 1e-6 mm2/s. brain_mask, tumor_seg and tissue_* have to lie on the grid of the T1c. Nothing
 that identifies the patient is written.
 """
@@ -232,7 +232,7 @@ def write_exam(exam: Conversion, folder: Path) -> None:
         data = image.data if image.data.dtype.kind in "bu" else compact(image.data)
         write_image(folder / f"{column}.nii.gz", data, image.affine)
     if exam.tensor is not None:
-        write_image(folder / "dti_tensor.nii.gz", *exam.tensor)
+        write_image(folder / "tensor.nii.gz", *exam.tensor)
     for column, sidecar in exam.sidecars.items():
         _write_json(folder / f"{column}.json", sidecar)
     columns: dict[str, dict[str, Any]] = {}

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from predictgbm.atlas import load_atlas, normalise_tissue, read_space
+from predictgbm.cohort.exam_checks import read_column
 from predictgbm.cohort.rows import find_files, read_row
 from predictgbm.exam import file_name
 from predictgbm.failures import add_failure_options, run_reporting
@@ -43,13 +44,13 @@ def prepare(row: dict[str, Any], files: dict[str, Path], atlas: Path, folder: Pa
     # What earlier steps of the pipeline have made, where the samplesheet gave nothing.
     made = row.get("made") or {}
 
-    def read(column: str, dtype: type = np.float32) -> Any:
-        return conform(read_image(files[column], dtype), reference).data
+    def read(column: str) -> Any:
+        return conform(read_column(column, files[column]), reference).data
 
     def write(name: str, data: Any) -> None:
         write_image(folder / file_name(prefix, name), data, reference.affine)
 
-    inputs = [name for name in ("t1", "t1c", "t2", "flair", "adc", "pet") if name in files]
+    inputs = [name for name in ("t1", "t1c", "t2", "flair", "adc", "pet", "tensor") if name in files]
     for name in inputs:
         # One image at a time in memory; T1 is needed again for the tissue maps.
         data = reference.data if name == "t1c" else read(name)
@@ -57,7 +58,7 @@ def prepare(row: dict[str, Any], files: dict[str, Path], atlas: Path, folder: Pa
         if name == "t1":
             t1 = data
 
-    labels = to_canonical(read("tumor_seg", np.uint8), row["tumor_labels"])
+    labels = to_canonical(read("tumor_seg"), row["tumor_labels"])
     core = region(labels, CORE)
     if not core.any():
         raise ImageError(
@@ -70,7 +71,7 @@ def prepare(row: dict[str, Any], files: dict[str, Path], atlas: Path, folder: Pa
         raise ImageError(
             f"{files['t1c']}: every voxel is zero, there is no brain to find; give another image"
         )
-    brain = read("brain_mask", np.uint8) > 0 if given else derive_brain_mask(reference.data)
+    brain = read("brain_mask") > 0 if given else derive_brain_mask(reference.data)
     write("brain_mask", brain)
     outside = np.count_nonzero(core & ~brain) / np.count_nonzero(core)
     if outside > CORE_OUTSIDE_WARNING:

@@ -35,6 +35,7 @@ flair FLAIR
 brain_mask desc-brain_mask
 adc ADC
 pet pet
+tensor param-tensor_dwimap
 NAMES
 
 gpu=()

@@ -47,6 +47,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of a model that draws random numbers (default: %(default)s)"
     )
+    parser.add_argument(
+        "--weights", type=Path, metavar="DIR", help="folder that a training of the model left (models/NAME)"
+    )
     parser.add_argument("--cpus", type=int, help="number of threads (default: all cores)")
     from predictgbm.failures import add_failure_options
 
@@ -80,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
         model = models.read_models(args.models, schema, select=[args.model])[args.model]
     exam = Exam(args.exam)
     start = time.perf_counter()
-    prediction, inputs = models.predict(model, exam, args.seed)
+    prediction, inputs = models.predict(model, exam, args.seed, weights=args.weights, patient=args.patient)
     seconds = time.perf_counter() - start
     write_image(args.out, prediction.map, exam.reference.affine)
     stem = args.out.name.removesuffix(".gz").removesuffix(".nii")

@@ -39,6 +39,7 @@ COLUMNS = [
     "t2",
     "flair",
     "adc",
+    "tensor",
     "brain_mask",
     "tumor_seg",
     "tumor_labels",
@@ -48,7 +49,7 @@ COLUMNS = [
     "registered_seg",
 ]
 #: The sheet of raw exams; ``dicom`` only with --dicom.
-RAW_COLUMNS = [*COLUMNS[: COLUMNS.index("brain_mask")], "dicom"]
+RAW_COLUMNS = [*COLUMNS[: COLUMNS.index("tensor")], "dicom"]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -73,6 +74,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--adc", action="store_true", help="also make ADC maps (1e-6 mm²/s)")
     parser.add_argument(
+        "--tensor",
+        action="store_true",
+        help="also make the diffusion tensor of the pre-operative exams; not with --raw",
+    )
+    parser.add_argument(
         "--raw",
         action="store_true",
         help="heads with skull, each contrast on a grid of its own; voxels no finer than half --spacing",
@@ -94,6 +100,8 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.seed < 0:
         parser.error("--seed must not be negative")
     arguments.raw |= arguments.dicom
+    if arguments.raw and arguments.tensor:
+        parser.error("--tensor is for exams in atlas space, not for --raw or --dicom")
     if arguments.patient_index is not None:
         if arguments.first is not None or arguments.count is not None:
             parser.error("give --patient-index or --first and --count, not both")
@@ -166,7 +174,7 @@ def write_patient(
         row |= {"patient": name, "session": session, "cohort": patient.cohort, "role": role, "days": days}
         row["space"] = space
         row |= {key: paths[key] for key in ("t1", "t1c", "t2", "flair", "brain_mask", "tumor_seg")}
-        row |= {"adc": paths.get("adc", ""), "tumor_labels": "canonical"}
+        row |= {"adc": paths.get("adc", ""), "tensor": paths.get("tensor", ""), "tumor_labels": "canonical"}
         row |= {f"tissue_{key}": paths[key] for key in ("wm", "gm", "csf")}
         if role == "followup":
             row["registered_seg"] = registered.relative_to(base).as_posix()
@@ -263,7 +271,7 @@ class Worker:
         if self.arguments.raw:
             raw = simulate_raw(self.simulator, seed, number, adc=self.arguments.adc)
             return write_raw_patient(out, name, number, seed, raw, space, self.arguments.dicom)
-        patient = self.simulator.patient(seed, number, adc=self.arguments.adc)
+        patient = self.simulator.patient(seed, number, adc=self.arguments.adc, tensor=self.arguments.tensor)
         return write_patient(out / name, name, patient, space, out)
 
     def remember(self) -> None:
@@ -293,6 +301,7 @@ def write_description(out: Path, space: str, arguments: argparse.Namespace) -> N
                     "seed": arguments.seed,
                     "spacing_mm": arguments.spacing,
                     "adc": arguments.adc,
+                    "tensor": arguments.tensor,
                     "raw": arguments.raw,
                 },
             }

@@ -12,7 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from predictgbm.cohort.exam_checks import LABEL_COLUMNS, TEXT_COLUMNS, check_exam, is_native, reading_fault
+from predictgbm.cohort.exam_checks import (
+    LABEL_COLUMNS,
+    TEXT_COLUMNS,
+    check_exam,
+    is_native,
+    read_column,
+    reading_fault,
+)
 from predictgbm.cohort.faults import Fault
 from predictgbm.cohort.rows import find_files
 from predictgbm.conversion.dicom import check_folder, is_dicom
@@ -41,9 +48,12 @@ def read_columns(row: dict[str, Any], files: dict[str, Path]) -> tuple[dict[str,
                 elif is_native(row):
                     raise ImageError(f"{path}: has no b-values; fill in dti_bval and dti_bvec")
             else:
-                dtype = np.uint8 if column in LABEL_COLUMNS else np.float32
                 native = is_native(row) and column != "registered_seg"
-                images[column] = read_native(path, dtype)[0] if native else read_image(path, dtype)
+                if native:
+                    dtype = np.uint8 if column in LABEL_COLUMNS else np.float32
+                    images[column] = read_native(path, dtype)[0]
+                else:
+                    images[column] = read_column(column, path)
         except ImageError as error:
             # What is wrong with a diffusion series may be wrong with its tables.
             table = next((c for c in TEXT_COLUMNS if c in files and str(files[c]) in str(error)), "")

@@ -5,7 +5,8 @@ Usage
   ./predictgbm run [options]         set up, then `nextflow run` this pipeline with all the options given
   ./predictgbm test [options]        set up for development, then run every test (options go to pytest)
   ./predictgbm setup [options]       only set up (Python packages, Java, Nextflow, atlas); --hdbet: HD-BET,
-                                     convexAdam and PyTorch too; --atlas_space MNI152: the atlas in that space
+                                     convexAdam and PyTorch too; --learning: PyTorch, MONAI and what else trains
+                                     models; --atlas_space MNI152: the atlas in that space
   ./predictgbm nextflow [arguments]  the Nextflow that the pipeline uses, with any arguments
   ./predictgbm --help                this text
 
@@ -133,11 +134,8 @@ def parameter(arguments: list[str], name: str) -> str | None:
     return None
 
 
-def needs_torch(arguments: list[str]) -> bool:
-    """Return whether a run on this machine's own programs needs PyTorch.
-
-    Training does, brain extraction of raw exams by HD-BET, and registration by convexAdam or by DIRAC's network.
-    """
+def needed_families(arguments: list[str]) -> set[str]:
+    """Return which further packages, by their image, a run on this machine's own programs needs."""
     profiles = set((option(arguments, "-profile") or "").split(","))
     if profiles & {
         "docker",
@@ -148,11 +146,20 @@ def needs_torch(arguments: list[str]) -> bool:
         "awsbatch",
         "googlebatch",
     }:
-        return False
+        return set()
     if {"-stub", "-stub-run"} & set(arguments):
-        return False
-    if parameter(arguments, "train") is not None:
-        return True
+        return set()
+    needed = {"hdbet"} if needs_torch(arguments, profiles) else set()
+    train, weights = parameter(arguments, "train"), parameter(arguments, "weights")
+    if train == "lmi":
+        needed.add("hdbet")
+    elif train or (weights and next(Path(weights).glob("*/card.json"), None)):
+        needed.add("learning")
+    return needed
+
+
+def needs_torch(arguments: list[str], profiles: set[str]) -> bool:
+    """Return whether raw exams need PyTorch: for their brain by HD-BET, or for convexAdam's or DIRAC's registration."""
     registration = parameter(arguments, "registration")
     if registration == "convexadam":
         return True
@@ -205,8 +212,8 @@ def pipeline_command(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     env = base_environment(programs) | engine.environment | nextflow.environment(arguments)
     if not {"--help", "-h", "-help"} & set(arguments):
         compile_kernels(env)
-        if needs_torch(arguments):
-            python_env.add_torch()
+        for family in sorted(needed_families(arguments)):
+            python_env.add(family)
     return [*engine.command, *arguments], env
 
 
@@ -294,14 +301,16 @@ def raw_nextflow(arguments: list[str]) -> int:
 def setup(arguments: list[str]) -> int:
     """Make all that `run` needs, and say what it is."""
     space = option(arguments, "--atlas_space")
-    known = {"--hdbet", "--atlas_space", f"--atlas_space={space}", *filter(None, [space])}
+    families = {f"--{family}": family for family in python_env.FAMILIES}
+    known = {*families, "--atlas_space", f"--atlas_space={space}", *filter(None, [space])}
     if set(arguments) - known:
         raise SetupError(
-            f"setup knows the options --hdbet and --atlas_space only, got: {' '.join(arguments)}"
+            f"setup knows the options {', '.join(families)} and --atlas_space only, got: {' '.join(arguments)}"
         )
     programs = python_env.prepare()
-    if "--hdbet" in arguments:
-        python_env.add_torch()
+    for option_name, family in families.items():
+        if option_name in arguments:
+            python_env.add(family)
     engine = nextflow.find()
     say(f"Python packages: {programs.parent}")
     origin = "from PATH" if len(engine.command) == 1 else "fetched, runs on"

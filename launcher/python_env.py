@@ -215,15 +215,22 @@ def prepare(dev: bool = False) -> Path:
     return programs
 
 
-def add_torch() -> None:
-    """Add PyTorch and what needs it, HD-BET and convexAdam, to .venv, pinned by the lock file of their image."""
-    lock = ROOT / "containers" / "hdbet" / "requirements.lock"
-    if _stamp().get("hdbet") == digest(lock):
+#: What an image adds to .venv where a run on this machine's own programs needs it.
+FAMILIES = {
+    "hdbet": "PyTorch, HD-BET and convexAdam",
+    "learning": "PyTorch, MONAI and what else trains models",
+}
+
+
+def add(family: str) -> None:
+    """Add the packages of an image, one of :data:`FAMILIES`, to .venv, pinned by the image's lock file."""
+    lock = ROOT / "containers" / family / "requirements.lock"
+    if _stamp().get(family) == digest(lock):
         return
     with exclusive(f"python-{zlib.crc32(str(ROOT).encode()):08x}"):
-        with step("installing PyTorch, HD-BET and convexAdam (several GB, once)"):
+        with step(f"installing {FAMILIES[family]} (several GB, once)"):
             pip_install(VENV / "bin" / "python", *PINNED, "-r", lock)
-        STAMP.write_text(json.dumps(_stamp() | {"hdbet": digest(lock)}, indent=1) + "\n")
+        STAMP.write_text(json.dumps(_stamp() | {family: digest(lock)}, indent=1) + "\n")
 
 
 def tool(name: str, what: str) -> Path:

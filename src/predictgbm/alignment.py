@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import linalg
 
 from predictgbm.atlas import Atlas
 from predictgbm.images import Image, ImageError
@@ -20,6 +21,7 @@ from predictgbm.preprocessing import EXPECTED_ATLAS_OVERLAP, MINIMUM_ATLAS_DICE
 from predictgbm.quality import Measure
 from predictgbm.registration.linear import Kind, register_linear
 from predictgbm.registration.transforms import Interpolation, Transform, resample
+from predictgbm.tensors import mean_diffusivity, rotate
 
 Matrix = NDArray[np.float64]
 
@@ -42,7 +44,7 @@ class Alignment:
 
     Attributes
     ----------
-    images : column -> array of the atlas's shape, 0 outside the brain
+    images : column -> array of the atlas's shape, 0 outside the brain; the tensor has six volumes
     brain_mask : bool array of that shape
     transforms : column -> matrix (4, 4) from the atlas to the image's own space, RAS mm
     measures : what was measured of the result
@@ -212,6 +214,11 @@ def align(
             matrix = to_t1c
         elif column == "t1c":
             matrix = transforms[column] = to_t1c
+        elif column == "tensor":
+            shown = Image(mean_diffusivity(image.data), image.affine, image.name)
+            matrix = transforms[column] = align_contrast(column, shown, t1c, inside, threads) @ to_t1c
+            aligned[column] = resample_tensor(image, reference, matrix) * brain[..., None]
+            continue
         else:
             matrix = transforms[column] = align_contrast(column, image, t1c, inside, threads) @ to_t1c
         order: Interpolation = (
@@ -266,6 +273,31 @@ def _compare(
             most=1.0,
         ),
     ]
+
+
+def resample_tensor(image: Image, reference: Image, matrix: Matrix) -> NDArray[np.float32]:
+    """Bring tensors to the grid of a reference, and turn them with the image.
+
+    Parameters
+    ----------
+    image
+        Six volumes, Dxx, Dxy, Dyy, Dxz, Dyz, Dzz along right, anterior, superior.
+    reference
+        Image whose grid the result has.
+    matrix
+        From the reference's space to the image's, RAS mm. Only its rotation turns the tensors (finite strain;
+        Alexander et al., IEEE Transactions on Medical Imaging 20:1131-1139, 2001).
+
+    Returns
+    -------
+    array of shape (nx, ny, nz, 6), linear between voxels, 0 outside the image
+    """
+    volumes = [
+        resample(Image(np.ascontiguousarray(volume), image.affine), reference, matrix)
+        for volume in np.moveaxis(image.data, -1, 0)
+    ]
+    rotation = linalg.polar(matrix[:3, :3])[0]
+    return rotate(np.stack(volumes, axis=-1), rotation)
 
 
 def to_native(image: Image, reference: Image, matrix: Matrix, *, labels: bool) -> NDArray[Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictgbm.images import Image, ImageError, conform, read_image
+from predictgbm.tensors import along_axes
 
 #: Name of an input -> how its file name ends. All files of one exam share one prefix and one grid.
 SUFFIXES: dict[str, str] = {
@@ -19,12 +20,17 @@ SUFFIXES: dict[str, str] = {
     "flair": "FLAIR",
     "adc": "ADC",
     "pet": "pet",
+    "tensor": "param-tensor_dwimap",
     "brain_mask": "desc-brain_mask",
     "tumor_seg": "desc-tumor_dseg",
     "wm": "label-WM_probseg",
     "gm": "label-GM_probseg",
     "csf": "label-CSF_probseg",
 }
+
+#: Volumes of an input that has more than one. The diffusion tensor of water: Dxx, Dxy, Dyy, Dxz, Dyz, Dzz along right,
+#: anterior, superior; any unit, 0 where not measured.
+VOLUMES = {"tensor": 6}
 
 #: Inputs that are masks or labels; all others are read as float32.
 INTEGER_INPUTS = frozenset({"brain_mask", "tumor_seg"})
@@ -90,14 +96,18 @@ class Exam:
         path = self.path(name)
         if path is None:
             raise ImageError(f"{self.folder}: no file for input '{name}', expected *_{SUFFIXES[name]}.nii.gz")
-        image = read_image(path, np.uint8 if name in INTEGER_INPUTS else np.float32)
+        dtype = np.uint8 if name in INTEGER_INPUTS else np.float32
+        image = read_image(path, dtype, VOLUMES.get(name, 1))
         if self._reference is None:
             self._reference = image if name == "brain_mask" else self.image("brain_mask")
         return conform(image, self._reference)
 
     def array(self, name: str) -> NDArray[Any]:
-        """Read input ``name`` as an array; the brain mask as bool."""
-        data = self.image(name).data
+        """Read input ``name`` as an array; the brain mask as bool, the tensor along the axes of the array."""
+        image = self.image(name)
+        data = image.data
+        if name == "tensor":
+            return along_axes(data, image.affine)
         return data.astype(bool) if name == "brain_mask" else data
 
     @property

@@ -23,11 +23,11 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True)
 class Image:
-    """A 3-D array with its voxel-to-world affine.
+    """A volume, or several on one grid, with the voxel-to-world affine.
 
     Attributes
     ----------
-    data : array of shape (nx, ny, nz)
+    data : array of shape (nx, ny, nz), or (nx, ny, nz, n)
     affine : array of shape (4, 4), voxel index to RAS+ millimetres
     name : str
         What to call the image in a message, usually its path.
@@ -40,7 +40,7 @@ class Image:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Number of voxels along each axis."""
-        x, y, z = self.data.shape
+        x, y, z = self.data.shape[:3]
         return x, y, z
 
     @property
@@ -55,7 +55,7 @@ class Image:
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
 
 
-def read_image(path: str | os.PathLike[str], dtype: DTypeLike = np.float32) -> Image:
+def read_image(path: str | os.PathLike[str], dtype: DTypeLike = np.float32, volumes: int = 1) -> Image:
     """Read a NIfTI file as a finite 3-D image; trailing axes of length one are dropped.
 
     Parameters
@@ -64,12 +64,14 @@ def read_image(path: str | os.PathLike[str], dtype: DTypeLike = np.float32) -> I
         ``.nii`` or ``.nii.gz`` file.
     dtype
         Type of the returned array. An integer type demands whole numbers within its range.
+    volumes
+        Volumes that the file has to hold; with more than one, the array has a fourth axis.
 
     Raises
     ------
     ImageError
-        If the file is missing, empty, truncated, not NIfTI, not 3-D, holds NaN or infinity, has a singular
-        affine, or does not fit ``dtype``.
+        If the file is missing, empty, truncated, not NIfTI, of another number of volumes, holds NaN or infinity, has
+        a singular affine, or does not fit ``dtype``.
     """
     path = Path(path)
     if not path.exists():
@@ -86,11 +88,13 @@ def read_image(path: str | os.PathLike[str], dtype: DTypeLike = np.float32) -> I
         ) from error
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
-    if data.ndim != 3:
+    if volumes > 1 and data.shape[3:] != (volumes,):
+        raise ImageError(f"{path}: image has shape {data.shape}, expected {volumes} volumes in a fourth axis")
+    if volumes == 1 and data.ndim != 3:
         raise ImageError(
             f"{path}: image has {data.ndim} dimensions {data.shape}, expected 3; give one volume per file"
         )
-    if min(data.shape) < 2:
+    if min(data.shape[:3]) < 2:
         raise ImageError(
             f"{path}: image of shape {data.shape} is not a volume, expected at least 2 slices per axis"
         )
@@ -118,7 +122,7 @@ def read_image(path: str | os.PathLike[str], dtype: DTypeLike = np.float32) -> I
 
 
 def write_image(path: str | os.PathLike[str], data: NDArray[Any], affine: NDArray[np.float64]) -> None:
-    """Write a 3-D array as NIfTI with sform and qform set to ``affine``; masks become uint8.
+    """Write one or several volumes as NIfTI with sform and qform set to ``affine``; masks become uint8.
 
     The bytes depend on the content alone: the same array gives the same file.
     """

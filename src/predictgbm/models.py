@@ -41,6 +41,7 @@ class Model:
     optional_inputs: tuple[str, ...] = ()
     family: str = ""
     function: str = ""
+    training: str = ""
     container: str = ""
     gpu: bool = False
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -187,6 +188,8 @@ def load_function(model: Model) -> Callable[..., Prediction]:
     except (ImportError, AttributeError) as error:
         raise ModelListError(f"model '{model.name}': cannot import {model.function}: {error}") from error
     given = dict.fromkeys([*model.inputs, *model.optional_inputs, "spacing", "seed", *model.parameters])
+    if model.training:
+        given |= dict.fromkeys(["weights", "patient"])
     try:
         inspect.signature(function).bind(**given)
     except TypeError as error:
@@ -197,10 +200,21 @@ def load_function(model: Model) -> Callable[..., Prediction]:
     return function
 
 
-def predict(model: Model, exam: Exam, seed: int = 0) -> tuple[Prediction, dict[str, str]]:
+def predict(
+    model: Model, exam: Exam, seed: int = 0, *, weights: Path | None = None, patient: str = ""
+) -> tuple[Prediction, dict[str, str]]:
     """Run one model on one exam and check its map.
 
     Only the declared inputs are read, the optional ones where the exam has them.
+
+    Parameters
+    ----------
+    model, exam, seed
+        What to run on what.
+    weights
+        Folder that a training of the model left. A model that learns from a cohort needs it.
+    patient
+        Whose exam it is: a model that learns from a cohort uses only networks that never saw this patient.
 
     Returns
     -------
@@ -219,11 +233,18 @@ def predict(model: Model, exam: Exam, seed: int = 0) -> tuple[Prediction, dict[s
         If the function cannot be had, or returns something else than a :class:`Prediction`.
     """
     function = load_function(model)
+    options: dict[str, Any] = {} if weights is None else {"weights": weights}
+    if model.training:
+        if weights is None or not patient:
+            raise ModelError(
+                f"{model.title} needs the folder that its training left (--weights) and the patient's name (--patient)"
+            )
+        options["patient"] = patient
     present = {name: path for name in model.optional_inputs if (path := exam.path(name)) is not None}
     arrays = {name: exam.array(name) for name in [*model.inputs, *present]}
     if "tumor_seg" in arrays:
         arrays["tumor_seg"] = to_canonical(arrays["tumor_seg"])
-    prediction = function(**arrays, spacing=exam.reference.spacing, seed=seed, **model.parameters)
+    prediction = function(**arrays, spacing=exam.reference.spacing, seed=seed, **model.parameters, **options)
     if not isinstance(prediction, Prediction):
         raise ModelListError(
             f"{model.function} returned {type(prediction).__name__}, expected a growth.Prediction"

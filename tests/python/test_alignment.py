@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from small_exam import name_space, run_command
 
-from predictgbm.alignment import Alignment, align, mutual_information, to_native
+from predictgbm.alignment import Alignment, align, mutual_information, resample_tensor, to_native
 from predictgbm.atlas import T1, TISSUES, Atlas
 from predictgbm.images import Image, ImageError, read_image, write_image
 from predictgbm.masks import dice
 from predictgbm.normalisation import correct_bias, normalise
 from predictgbm.registration.transforms import apply_points, read_transform, resample
+from predictgbm.tensors import COMPONENTS
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "brats2021_00001"
 LESION = np.array([18.0, 10, 6])
@@ -155,6 +156,23 @@ def test_each_image_is_interpolated_once(
     image = exam[0]["flair"]
     once = resample(image, Image(atlas.t1, atlas.affine), aligned.transforms["flair"])
     np.testing.assert_array_equal(aligned.images["flair"], once * aligned.brain_mask)
+
+
+def test_tensors_turn_with_the_head(atlas: Atlas, aligned: Alignment) -> None:
+    """Tracts along a known direction of the atlas, measured in a head that lies askew, run along it again."""
+    axes = np.linalg.qr(np.array([[2.0, 1, 0], [1, -1, 1], [0, 1, 2]]))[0]
+    tract = axes @ np.diag([1500.0, 400, 300]) @ axes.T
+    head = POSE @ MOVED["t1"]  # native mm to atlas mm
+    shape, spacing = GRIDS["t1"]
+    affine = centred(shape, spacing)
+    brain = anatomy(world(shape, affine, head), lesion=False)["brain"]
+    measured = head[:3, :3].T @ tract @ head[:3, :3]
+    volumes = np.stack([measured[i, j] * brain for i, j in COMPONENTS], axis=-1).astype(np.float32)
+    reference = Image(atlas.t1, atlas.affine)
+    found = resample_tensor(Image(volumes, affine), reference, np.linalg.inv(head))
+    inner = ndimage.binary_erosion(atlas.brain_mask, iterations=2)
+    expected = np.array([tract[i, j] for i, j in COMPONENTS])
+    assert np.abs(found[inner] - expected).max() < 1e-3 * 1500
 
 
 def test_labels_come_back(exam: tuple[dict[str, Image], Image], aligned: Alignment, atlas: Atlas) -> None:

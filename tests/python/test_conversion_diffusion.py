@@ -137,7 +137,7 @@ def test_tensor_is_in_ras_axes_whatever_the_order_of_voxels(
     np.savetxt(files["dti_bval"], b[None])
     np.savetxt(files["dti_bvec"], table.T)
     assert convert_exam(tmp_path, files) == ""
-    written = nib.load(tmp_path / "native" / "dti_tensor.nii.gz")
+    written = nib.load(tmp_path / "native" / "tensor.nii.gz")
     tensor = np.asarray(written.dataobj)
     expected = np.stack(
         [nib.orientations.apply_orientation(v, turn) for v in np.moveaxis(1e6 * six(tensors()), -1, 0)],
@@ -173,7 +173,7 @@ def test_diffusion_series_from_dicom(tmp_path: Path, monkeypatch: pytest.MonkeyP
     expected = 1e6 * np.trace(tensors(), axis1=-2, axis2=-1) / 3
     order = nib.orientations.ornt_transform(nib.io_orientation(affine), nib.io_orientation(tensor.affine))
     np.testing.assert_allclose(tensor.data, nib.orientations.apply_orientation(expected, order), rtol=0.01)
-    six_maps = np.asarray(nib.load(tmp_path / "native" / "dti_tensor.nii.gz").dataobj)
+    six_maps = np.asarray(nib.load(tmp_path / "native" / "tensor.nii.gz").dataobj)
     wanted = [nib.orientations.apply_orientation(v, order) for v in np.moveaxis(1e6 * six(tensors()), -1, 0)]
     np.testing.assert_allclose(six_maps, np.stack(wanted, -1), rtol=0, atol=15)
     table = json.loads((tmp_path / "native" / "conversion.json").read_text("utf-8"))

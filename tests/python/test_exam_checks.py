@@ -208,6 +208,21 @@ def test_diffusion_tensor_is_not_asked_to_be_three_dimensional(tmp_path: Path) -
     assert faults_of(tmp_path, row(files), files) == []
 
 
+def test_diffusion_tensor_has_six_volumes(tmp_path: Path) -> None:
+    files = write_exam(tmp_path, {**arrays(), "tensor": np.ones((*tumor().shape, 6), np.float32)})
+    files["tensor"].rename(tmp_path / "six.nii.gz")
+    image = nib.load(tmp_path / "six.nii.gz")
+    varied = np.asarray(image.dataobj) * np.arange(6, dtype=np.float32)
+    save(files["tensor"], varied, image.affine)
+    assert faults_of(tmp_path, row(files), files) == []
+    save(files["tensor"], varied[..., :3], image.affine)
+    (fault,) = faults_of(tmp_path, row(files), files)
+    assert fault == (
+        "sheet.csv:5: tensor: tensor.nii.gz: image has shape (28, 34, 26, 3) (patient 007); expected a complete NIfTI "
+        "image of 6 volumes of finite numbers"
+    )
+
+
 def native(files: dict[str, Path], role: str = "preop") -> dict[str, Any]:
     """Return the row of a raw exam, its files named by path, since folders may share a name."""
     return {

@@ -521,19 +521,30 @@ def test_hd_bet_is_installed_where_raw_exams_have_no_brain_mask(
 ) -> None:
     sheet = tmp_path / "sheet.csv"
     sheet.write_text(SHEET + row + "\n")
-    assert launcher.needs_torch(["--input", str(sheet), *options]) is needed
+    assert launcher.needed_families(["--input", str(sheet), *options]) == ({"hdbet"} if needed else set())
 
 
 def test_simulated_raw_exams_need_hd_bet_and_their_demo_does_not(launcher: ModuleType) -> None:
-    assert launcher.needs_torch(["--simulate", "2", "--simulate_raw"])
-    assert not launcher.needs_torch(["-profile", "raw_demo"])
-    assert not launcher.needs_torch(["--simulate", "2"])
+    assert launcher.needed_families(["--simulate", "2", "--simulate_raw"]) == {"hdbet"}
+    assert not launcher.needed_families(["-profile", "raw_demo"])
+    assert not launcher.needed_families(["--simulate", "2"])
 
 
 def test_training_needs_torch_unless_nothing_is_computed(launcher: ModuleType) -> None:
-    assert launcher.needs_torch(["--train", "lmi"])
-    assert not launcher.needs_torch(["--train", "lmi", "-stub-run"])
-    assert not launcher.needs_torch(["--train", "lmi", "-profile", "apptainer"])
+    assert launcher.needed_families(["--train", "lmi"]) == {"hdbet"}
+    assert not launcher.needed_families(["--train", "lmi", "-stub-run"])
+    assert not launcher.needed_families(["--train", "lmi", "-profile", "apptainer"])
+    assert launcher.needed_families(["--train", "unet", "--simulate", "9"]) == {"learning"}
+
+
+def test_networks_of_a_training_need_what_trained_them(launcher: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "lmi").mkdir()
+    (tmp_path / "lmi" / "lmi.json").touch()
+    options = ["--simulate", "2", "--weights", str(tmp_path)]
+    assert not launcher.needed_families(options)
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "card.json").touch()
+    assert launcher.needed_families(options) == {"learning"}
 
 
 @pytest.mark.parametrize(
@@ -550,4 +561,4 @@ def test_training_needs_torch_unless_nothing_is_computed(launcher: ModuleType) -
 def test_registration_by_convexadam_and_by_diracs_network_needs_torch(
     launcher: ModuleType, options: list[str], needed: bool
 ) -> None:
-    assert launcher.needs_torch(["--simulate", "2", *options]) is needed
+    assert launcher.needed_families(["--simulate", "2", *options]) == ({"hdbet"} if needed else set())

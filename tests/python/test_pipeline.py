@@ -293,8 +293,9 @@ def test_predict_on_a_real_exam(tmp_path: Path) -> None:
 
 
 def test_a_run_in_mni152_says_so_in_every_name(tmp_path: Path) -> None:
-    """The atlas is prepared by the launcher; what is published lies where MNI152 has its brain."""
-    options = ("--simulate", 1, "--simulate_spacing", 4, "--models", "soc", "--bootstrap_draws", 1000)
+    """The atlas is prepared by the launcher; what is published lies where MNI152 has its brain, tensors too."""
+    options = ("--simulate", 1, "--simulate_spacing", 4, "--simulate_tensor", "--bootstrap_draws", 1000)
+    options = (*options, "--models", "soc,fisherkpp")
     run(tmp_path, "-profile", "standard", *options, "--atlas_space", "MNI152", "--outdir", "results")
     results = tmp_path / "results"
     published = [path.relative_to(results).as_posix() for path in results.rglob("*")]
@@ -307,8 +308,11 @@ def test_a_run_in_mni152_says_so_in_every_name(tmp_path: Path) -> None:
     centre = brain.affine @ [*np.argwhere(brain.data > 0).mean(axis=0), 1]
     np.testing.assert_allclose(centre[:3], (0, -22, 9), atol=6)
     for image in patient.rglob("*.nii.gz"):
-        assert same_grid(read_image(image), brain), image.name
+        volumes = 6 if "param-tensor" in image.name else 1
+        assert same_grid(read_image(image, volumes=volumes), brain), image.name
     assert json.loads((patient / "ses-pre" / "anat" / "exam.json").read_text())["space"] == "MNI152"
+    (sidecar,) = patient.rglob("*_model-fisherkpp_probseg.json")
+    assert json.loads(sidecar.read_text())["parameters"]["anisotropic"]
     sources = json.loads((results / "dataset_description.json").read_text())["SourceDatasets"]
     assert {"DOI": "10.1016/j.neuroimage.2010.07.033", "Version": "MNI152"} in sources
     assert {row["space"] for row in rows(results / "simulated" / "samplesheet.csv")} == {"MNI152"}

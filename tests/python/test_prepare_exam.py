@@ -34,6 +34,7 @@ from small_exam import (
 
 from predictgbm.exam import Exam
 from predictgbm.preprocessing import derive_brain_mask
+from predictgbm.tensors import COMPONENTS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VOXEL_ML = 0.216
@@ -81,6 +82,25 @@ def test_prepared_exam_has_all_files_on_the_grid_of_the_t1c(tmp_path: Path, atla
     exam = Exam(tmp_path / "exam")
     assert exam.array("tumor_seg").dtype == np.uint8
     assert exam.array("brain_mask").dtype == bool
+
+
+def test_tensor_keeps_its_meaning_in_every_voxel_order(tmp_path: Path, atlas: Path) -> None:
+    """Its components run along right, anterior, superior in files, along the axes of the array for models."""
+    tensor = np.random.default_rng(0).normal(size=(*SHAPE, 6)).astype(np.float32)
+    files = write_exam(tmp_path, {**arrays(), "tensor": tensor})
+    flipped = AFFINE @ np.diag([-1.0, 1, 1, 1])
+    flipped[:3, 3] += AFFINE[:3, 0] * (SHAPE[0] - 1)
+    save(files["tensor"], tensor[::-1], flipped)
+    assert prepare(tmp_path, row(files), files, atlas) == 0
+    np.testing.assert_array_equal(load(tmp_path / "exam" / f"{PREFIX}_param-tensor_dwimap.nii.gz")[0], tensor)
+    assert "tensor" in facts(tmp_path)["inputs"]
+    axes = np.sign(AFFINE[:3, :3])
+    assert np.count_nonzero(axes) == 3
+    seen = Exam(tmp_path / "exam").array("tensor")
+    for n, (i, j) in enumerate(COMPONENTS):
+        (p,), (q,) = np.flatnonzero(axes[:, i]), np.flatnonzero(axes[:, j])
+        place = next(m for m, pair in enumerate(COMPONENTS) if set(pair) == {p, q})
+        np.testing.assert_allclose(seen[..., n], axes[p, i] * axes[q, j] * tensor[..., place], rtol=1e-6)
 
 
 def test_facts_state_identity_origin_and_volumes(tmp_path: Path, atlas: Path) -> None:

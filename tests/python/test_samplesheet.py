@@ -390,6 +390,11 @@ FAULTS = {
         "sheet.csv:2: dicom: is given for an exam in SRI24 space (patient 001); expected native in column "
         "space, with all images of the exam as the scanner made them",
     ),
+    "tensor of a raw exam": (
+        sheet(preop(space="native", tensor="dt.nii.gz")),
+        "sheet.csv:2: tensor: is given for an exam in native space (patient 001); expected the diffusion series in "
+        "column dti, of which it is made, or the exam in SRI24 space",
+    ),
     "score map of a raw exam": (
         sheet(preop(space="native", score_mine="m.nii.gz")),
         "sheet.csv:2: score_mine: score map is given for an exam in native space (patient 001); expected the "

@@ -44,6 +44,7 @@ from predictgbm.simulation.growth import (
     resect,
     tract_directions,
 )
+from predictgbm.tensors import mean_diffusivity
 
 COMMAND = [sys.executable, str(Path(__file__).resolve().parents[2] / "bin" / "simulate_cohort.py")]
 SPACING = 4.0
@@ -337,17 +338,29 @@ def arrays_of(patient: SimulatedPatient) -> dict[str, NDArray[np.generic]]:
 
 
 def test_a_patient_depends_on_seed_and_number_alone(atlas: Atlas, patients: list[SimulatedPatient]) -> None:
-    """Made alone and with a diffusion map, the third patient is the one that was made after two others."""
-    alone = simulate_patient(atlas, 5, 3, SPACING, adc=True)
+    """Made alone and with diffusion maps, the third patient is the one that was made after two others."""
+    alone = simulate_patient(atlas, 5, 3, SPACING, adc=True, tensor=True)
     expected = arrays_of(patients[2])
     got = arrays_of(alone)
-    assert set(got) - set(expected) == {"pre adc", "post adc"}
+    assert set(got) - set(expected) == {"pre adc", "post adc", "pre tensor"}
     for name, array in expected.items():
         np.testing.assert_array_equal(got[name], array, err_msg=name)
     assert alone.parameters == patients[2].parameters
     adc = alone.preop.images["adc"]
     fluid = alone.preop.tissue["csf"] > 0.95
     assert adc[fluid & (alone.preop.tumor_seg == 0)].mean() == pytest.approx(2900, rel=0.1)
+
+    tensor = alone.preop.images["tensor"]
+    white = (alone.preop.tissue["wm"] > 0.9) & (alone.preop.tumor_seg == 0)
+    assert mean_diffusivity(tensor[white]).mean() == pytest.approx(adc[white].mean(), rel=0.02)
+    full = np.stack([tensor[white][:, n] for n in (0, 1, 3, 1, 2, 4, 3, 4, 5)], axis=1).reshape(-1, 3, 3)
+    values, vectors = np.linalg.eigh(full.astype(float))
+    assert 1.2 < np.median(values[:, 2] / values[:, 0]) < 5
+    direction, coherence = tract_directions(alone.preop.tissue["wm"], SPACING)
+    clear = coherence[white] > 0.8
+    along = np.abs((vectors[clear, :, 2] * direction[white][clear]).sum(axis=1))
+    assert clear.sum() > 50
+    assert np.median(along) > 0.95
 
 
 def test_patients_and_seeds_differ(simulator: Simulator, patients: list[SimulatedPatient]) -> None:

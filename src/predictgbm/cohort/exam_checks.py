@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from predictgbm.cohort.faults import Fault
-from predictgbm.images import Image, ImageError, conform, describe
+from predictgbm.exam import VOLUMES
+from predictgbm.images import Image, ImageError, conform, describe, read_image
 from predictgbm.labels import CORE, LabelError, Tumor, region, to_canonical
 
 #: Columns of 3-D images, each of one contrast.
@@ -27,6 +28,17 @@ FRACTION_TOLERANCE = 1e-3
 
 #: The brain mask has to hold this share of the tumour core; less means that the two are not of one exam.
 MINIMUM_CORE_IN_BRAIN = 0.5
+
+
+def read_column(column: str, path: Path) -> Image:
+    """Read the image of a column: labels as whole numbers, a tensor with its six volumes.
+
+    Raises
+    ------
+    ImageError
+        As :func:`~predictgbm.images.read_image`.
+    """
+    return read_image(path, np.uint8 if column in LABEL_COLUMNS else np.float32, VOLUMES.get(column, 1))
 
 
 def is_native(row: Mapping[str, Any]) -> bool:
@@ -53,7 +65,8 @@ def reading_fault(
     # The reader's own words on what it expects are said again, completely, below.
     what = text.partition(", expected ")[0]
     values = "labels (whole numbers)" if column in LABEL_COLUMNS else "finite numbers"
-    expected = expected or f"a complete 3-D NIfTI image of {values}"
+    kind = f"NIfTI image of {VOLUMES[column]} volumes" if column in VOLUMES else "3-D NIfTI image"
+    expected = expected or f"a complete {kind} of {values}"
     return _fault(row, column, what, f"{expected}{': ' * bool(remedy)}{remedy}")
 
 

@@ -23,15 +23,15 @@ from predictgbm.labels import LabelError, parse_convention
 
 SCORE = "score_"
 
+#: Columns that hold a NIfTI file or a DICOM folder.
+IMAGE_COLUMNS = ("t1", "t1c", "t2", "flair", "adc", "dti", "pet")
+
 #: Columns whose file belongs to one exam alone. Masks and tissue maps may be shared, for example those of an
 #: atlas.
-OWN_FILES = ("dicom", "t1", "t1c", "t2", "flair", "adc", "dti", "pet", "tumor_seg", "registered_seg")
+OWN_FILES = ("dicom", *IMAGE_COLUMNS, "tensor", "tumor_seg", "registered_seg")
 
 #: Columns that say something of an exam themselves; all others but the score maps name a file.
 TEXT_COLUMNS = ("patient", "session", "cohort", "role", "days", "space", "tumor_labels", "registered_labels")
-
-#: Columns that hold a NIfTI file or a DICOM folder.
-IMAGE_COLUMNS = ("t1", "t1c", "t2", "flair", "adc", "dti", "pet")
 
 #: Column ``space`` of raw exams; all others lie in the atlas space of the run.
 NATIVE = "native"
@@ -296,6 +296,12 @@ def _check_row(row: Row, columns: list[str], schema: Mapping[str, Any], space: s
                     f"is given for an exam in {row.space(space)} space",
                     "native in column space, with all images of the exam as the scanner made them",
                 )
+    elif "tensor" in row.cells:
+        yield row.fault(
+            "tensor",
+            "is given for an exam in native space",
+            f"the diffusion series in column dti, of which it is made, or the exam in {space} space",
+        )
     elif any(column.startswith(SCORE) for column in row.cells) and row.role == "preop":
         yield row.fault(
             next(column for column in row.cells if column.startswith(SCORE)),

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, optimize, sparse
 from scipy.special import erf
 
-from predictgbm.growth.solver import FisherKPP, Vector
+from predictgbm.growth.solver import FisherKPP, Vector, mean_relative
 from predictgbm.masks import ball_radius
 
 #: Age of the tumour, in days.
@@ -192,8 +192,9 @@ def seed_gradient(
 
 
 def block_mean(image: NDArray[Any], factors: Sequence[int]) -> NDArray[np.float32]:
-    """Average blocks of voxels; a last incomplete block is filled up with zeros."""
+    """Average blocks of voxels; a last incomplete block is filled up with zeros. Further axes stay as they are."""
     image = np.asarray(image, np.float32)
+    factors = (*factors, *(1 for _ in image.shape[len(factors) :]))
     pad = [(0, -n % f) for n, f in zip(image.shape, factors, strict=True)]
     for axis, f in enumerate(factors):
         if f > 1:
@@ -320,7 +321,9 @@ def coarsen(
 
     A block is tissue when at least half of it is; its diffusivity is that of its tissue.
     """
-    share = block_mean(relative > 0, factors)
+    share = block_mean(mean_relative(relative) > 0, factors)
+    if relative.ndim > share.ndim:
+        share = share[..., None]
     coarse = np.where(share >= 0.5, block_mean(relative, factors) / np.maximum(share, 1e-6), 0)
     return coarse, spacing * factors, spacing * (np.asarray(factors) - 1) / 2.0
 
@@ -377,8 +380,9 @@ class _Level:
         self.assumptions = assumptions
         coarse, self.spacing, self.origin = coarsen(relative, spacing, factors)
         self.solver = FisherKPP(coarse, self.spacing)
-        self.shape = coarse.shape
-        self.surfaces = [Reading.of(s, coarse > 0, self.spacing, self.origin) for s in surfaces]
+        self.shape = self.solver.shape
+        tissue = mean_relative(coarse) > 0
+        self.surfaces = [Reading.of(s, tissue, self.spacing, self.origin) for s in surfaces]
 
     def concentration(self, p: Parameters) -> NDArray[np.float32]:
         width = self.assumptions.seed_width
@@ -587,8 +591,8 @@ def calibrate(
 
     Parameters
     ----------
-    relative : array of shape (nx, ny, nz)
-        Relative diffusivity, 0 outside tissue.
+    relative : array of shape (nx, ny, nz), or (nx, ny, nz, 6)
+        Relative diffusivity, 0 outside tissue; see :func:`~predictgbm.growth.solver.relative_diffusivity`.
     core, whole : bool arrays of shape (nx, ny, nz)
         Tumour core and whole tumour. Either may be empty, not both.
     spacing : (float, float, float)
@@ -597,7 +601,7 @@ def calibrate(
         The defaults of :class:`Assumptions` without.
     """
     h = np.asarray(spacing, float)
-    tissue = relative > 0
+    tissue = mean_relative(relative) > 0
     surfaces = find_surfaces(core, whole, tissue, h, assumptions)
     radius = ball_radius(int(whole.sum()), float(h.prod()))
     foci = find_foci(core if core.any() else whole, tissue, h)

@@ -47,6 +47,7 @@ def predict(
     gm: NDArray[Any],
     csf: NDArray[Any],
     brain_mask: NDArray[Any],
+    tensor: NDArray[Any] | None = None,
     *,
     spacing: Vector,
     seed: int = 0,
@@ -63,6 +64,9 @@ def predict(
         Tissue probabilities.
     brain_mask : array of shape (nx, ny, nz)
         Nothing is predicted outside.
+    tensor : array of shape (nx, ny, nz, 6), optional
+        Diffusion of water: Dxx, Dxy, Dyy, Dxz, Dyz, Dzz along the array axes, in any unit, 0 where not measured. Cells
+        then spread along tracts as water does.
     spacing : (float, float, float)
         Voxel size in mm.
     seed : int
@@ -72,7 +76,7 @@ def predict(
         without, the map is that of the best parameters.
     mass_effect : float
         Pressure of the tumour on the tissue, over Young's modulus of white matter; see
-        :mod:`predictgbm.growth.mass_effect`. 0: the tissue does not move.
+        :mod:`predictgbm.growth.mass_effect`. 0: the tissue does not move. With mass effect the tensor is not used.
 
     Raises
     ------
@@ -90,10 +94,15 @@ def predict(
     inside = np.asarray(brain_mask).astype(bool)
     medium = prepare_medium(tumor_seg, wm, gm, csf, inside)
     core, whole = medium.core, medium.whole
-    relative = relative_diffusivity(medium.wm, medium.gm, brain_mask=inside)
     box = bounding_box(inside)
-    found = calibration.calibrate(relative[box], core[box], whole[box], spacing)
-    solver = FisherKPP(relative[box], spacing)
+    relative = relative_diffusivity(
+        medium.wm[box],
+        medium.gm[box],
+        brain_mask=inside[box],
+        tensor=None if tensor is None else np.asarray(tensor)[box],
+    )
+    found = calibration.calibrate(relative, core[box], whole[box], spacing)
+    solver = FisherKPP(relative, spacing)
     parameters = found.parameters
     best = np.zeros(inside.shape, np.float32)
     best[box] = grow(solver, parameters)
@@ -121,6 +130,7 @@ def predict(
             "diffusivity_mm2_per_day": parameters.diffusivity,
             "proliferation_per_day": parameters.proliferation,
             "white_to_gray_ratio": WHITE_TO_GRAY,
+            "anisotropic": tensor is not None,
             "days": calibration.DAYS,
             "seeds_mm": (parameters.seeds + corner).tolist(),
             "seed_peaks": parameters.peaks.tolist(),

@@ -119,6 +119,61 @@ def explicit_step_back(u, adjoint, out, d, ny, cx, cy, cz, gain, by_gain, by_exc
         by_exchange[i] += sum_exchange
 
 
+@numba.njit(inline="always")
+def _inflow(u, edges, shifts, i, a, b, total):
+    """Sum over a row's neighbours what flows in, with edges as in :func:`anisotropic_step`."""
+    total[:] = 0
+    here = u[i, a:b]
+    for n in range(len(shifts)):
+        di, s = shifts[n]
+        ahead, behind = u[i + di, a + s : b + s], u[i - di, a - s : b - s]
+        to_ahead, to_behind = edges[n, i, a:b], edges[n, i - di, a - s : b - s]
+        for k in range(total.size):
+            total[k] += to_ahead[k] * (ahead[k] - here[k]) + to_behind[k] * (behind[k] - here[k])
+
+
+@kernel
+def anisotropic_step(u, out, d, edges, shifts, ny, c, gain, flush):
+    """Do what :func:`explicit_step` does where flows go along 13 directions; c = dt D.
+
+    edges, shape (13, nx, ny * nz), are the weights between each cell and the one ``shifts`` away: rows and places in
+    the row, shape (13, 2).
+    """
+    zero, one = u.dtype.type(0), u.dtype.type(1)
+    nz = u.shape[1] // ny
+    a, b = nz + 1, u.shape[1] - nz - 1
+    for i in prange(1, u.shape[0] - 1):
+        target, here, medium = out[i, a:b], u[i, a:b], d[i, a:b]
+        _inflow(u, edges, shifts, i, a, b, target)
+        for k in range(target.size):
+            v = here[k] + c * target[k]
+            v = v * (one + gain) / (one + v * gain)
+            target[k] = v if (medium[k] > zero and v > flush) else zero
+
+
+@kernel
+def anisotropic_step_back(u, adjoint, out, d, edges, shifts, ny, c, gain, by_gain, by_exchange):
+    """Do what :func:`explicit_step_back` does for :func:`anisotropic_step`."""
+    zero, one = u.dtype.type(0), u.dtype.type(1)
+    nz = u.shape[1] // ny
+    a, b = nz + 1, u.shape[1] - nz - 1
+    for i in prange(1, u.shape[0] - 1):
+        target, after, here, medium = out[i, a:b], adjoint[i, a:b], u[i, a:b], d[i, a:b]
+        _inflow(u, edges, shifts, i, a, b, target)
+        sum_gain, sum_exchange = zero, zero
+        for k in range(target.size):
+            change = c * target[k]
+            v = here[k] + change
+            q = one / (one + v * gain)
+            back = after[k] * q * q if medium[k] > zero else zero
+            sum_gain += back * v * (one - v)
+            back = back * (one + gain)
+            sum_exchange += back * change
+            target[k] = back
+        by_gain[i] += sum_gain
+        by_exchange[i] += sum_exchange
+
+
 @kernel
 def largest_exchange(d, wx, wy, wz):
     """Return per plane of a bordered volume the largest sum of its cells' face diffusivities, weighted per axis."""

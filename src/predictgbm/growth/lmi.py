@@ -180,7 +180,7 @@ class Network:
 
     @staticmethod
     def load(path: str | os.PathLike[str] | None = None) -> Network:
-        """Read weights from a file that ``bin/train_lmi.py`` wrote; those of the package by default.
+        """Read weights that ``bin/train_lmi.py`` wrote, a file or its folder; those of the package by default.
 
         Raises
         ------
@@ -188,6 +188,8 @@ class Network:
             If the file cannot be read or holds something else.
         """
         file = resources.files("predictgbm.growth") / "weights" / "lmi.npz" if path is None else Path(path)
+        if isinstance(file, Path) and file.is_dir():
+            file = file / "lmi.npz"
         try:
             with file.open("rb") as stream, np.load(stream) as archive:
                 return Network({name: archive[name] for name in archive.files})
@@ -281,7 +283,7 @@ def predict(
     *,
     spacing: Vector,
     seed: int = 0,
-    weights: str | None = None,
+    weights: str | Path | None = None,
     mass_effect: float = 0.0,
 ) -> Prediction:
     """Infer the parameters of growth from the tumour labels by the network, and return the concentration they grow.
@@ -300,8 +302,8 @@ def predict(
         Voxel size in mm.
     seed : int
         Not used: nothing here is random.
-    weights : str, optional
-        File of other weights than the package's.
+    weights : str or Path, optional
+        Other weights than the package's: a file, or the folder that a training left (``lmi.npz`` in it).
     mass_effect : float
         As for :func:`predictgbm.growth.fisher_kpp.predict`.
 

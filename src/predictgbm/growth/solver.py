@@ -2,14 +2,16 @@
 
     du/dt = div(D grad u) + rho u (1 - u),    D = Dw (P_wm + P_gm / R),    no flux through the border of the tissue
 
-``u`` is the tumour cell concentration relative to its capacity (0 to 1), lengths are mm, times days.
+``u`` is the tumour cell concentration relative to its capacity (0 to 1), lengths are mm, times days. Where the
+diffusion of water was measured, white matter has its directions: D = Dw (P_wm T + P_gm / R), T the measured tensor
+over its mean diffusivity; cells then spread along tracts as water does.
 
 Space: finite volumes on the image grid; the diffusivity of a face is the mean of its two cells and zero unless both
-are tissue (P_wm + P_gm >= 0.1). Time: Strang splitting, the logistic part exact, the diffusion one explicit Euler
-step. The half logistic steps of neighbouring time steps merge, so that a step reads the concentration and the
-diffusivity once and writes the concentration once, which is what memory bandwidth allows at best. The longest stable
-step, h^2 / (6 D), also keeps the concentration positive, and at this very length the leading error of the explicit
-step in time cancels that of the differences in space along each axis.
+are tissue (P_wm + P_gm >= 0.1); tensors by :mod:`predictgbm.growth.anisotropy`. Time: Strang splitting, the logistic
+part exact, the diffusion one explicit Euler step. The half logistic steps of neighbouring time steps merge, so that a
+step reads the concentration and the diffusivity once and writes the concentration once, which is what memory bandwidth
+allows at best. The longest stable step, h^2 / (6 D), also keeps the concentration positive, and at this very length the
+leading error of the explicit step in time cancels that of the differences in space along each axis.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from predictgbm.growth import kernels
+from predictgbm.growth import anisotropy, kernels
 from predictgbm.growth.compilation import threads
 from predictgbm.masks import Box, bounding_box
+from predictgbm.tensors import mean_diffusivity, shape_of_diffusion
 
 #: Tissue is where P_wm + P_gm reaches this; nothing flows elsewhere.
 TISSUE_THRESHOLD = 0.1
@@ -54,8 +57,9 @@ def relative_diffusivity(
     *,
     brain_mask: NDArray[Any] | None = None,
     white_to_gray: float = WHITE_TO_GRAY,
+    tensor: NDArray[Any] | None = None,
 ) -> NDArray[np.float32]:
-    """Return P_wm + P_gm / R in tissue and 0 elsewhere.
+    """Return P_wm + P_gm / R in tissue and 0 elsewhere; with a tensor T of diffusion, P_wm T + P_gm / R.
 
     Parameters
     ----------
@@ -65,12 +69,29 @@ def relative_diffusivity(
         Tissue is sought inside it only.
     white_to_gray : float
         Ratio R of the diffusivities of white and grey matter.
+    tensor : array of shape (nx, ny, nz, 6), optional
+        Diffusion of water: Dxx, Dxy, Dyy, Dxz, Dyz, Dzz along the array axes, in any unit; 0 where not measured.
+
+    Returns
+    -------
+    array of shape (nx, ny, nz), or (nx, ny, nz, 6) with a tensor
     """
     wm, gm = np.asarray(wm, np.float32), np.asarray(gm, np.float32)
     tissue = wm + gm >= TISSUE_THRESHOLD
     if brain_mask is not None:
         tissue &= np.asarray(brain_mask).astype(bool)
-    return np.where(tissue, wm + gm / np.float32(white_to_gray), np.float32(0))
+    slow = gm / np.float32(white_to_gray)
+    if tensor is None:
+        return np.where(tissue, wm + slow, np.float32(0))
+    relative = np.zeros(tensor.shape, np.float32)
+    relative[tissue] = wm[tissue, None] * shape_of_diffusion(tensor[tissue])
+    relative[..., [0, 2, 5]] += np.where(tissue, slow, np.float32(0))[..., None]
+    return relative
+
+
+def mean_relative(relative: NDArray[Any]) -> NDArray[Any]:
+    """Return a relative diffusivity, shape (nx, ny, nz) or as tensors (nx, ny, nz, 6), averaged over directions."""
+    return mean_diffusivity(relative) if relative.ndim == 4 else relative
 
 
 class Steps(NamedTuple):
@@ -105,8 +126,15 @@ class Gradient(NamedTuple):
 class _ActiveBox:
     """Working copies of concentration and diffusivity in the box that the tumour needs, bordered and flattened."""
 
-    def __init__(self, relative: NDArray[Any], initial: NDArray[Any], threshold: float | None) -> None:
+    def __init__(
+        self,
+        relative: NDArray[Any],
+        edges: NDArray[Any] | None,
+        initial: NDArray[Any],
+        threshold: float | None,
+    ) -> None:
         self.relative = relative
+        self.whole_edges = edges
         self.threshold = threshold
         nx, ny, nz = relative.shape
         self.box: Box = (slice(0, nx), slice(0, ny), slice(0, nz))
@@ -121,6 +149,17 @@ class _ActiveBox:
         self.cells = concentration.size
         self.d, self.u = d.reshape(len(d), -1), u.reshape(len(u), -1)
         self.other = np.zeros_like(self.u)
+        if self.whole_edges is not None:
+            x, y, z = self.box
+            edges = anisotropy.within(self.whole_edges[:, x, y, z])
+            self.edges = edges.reshape(len(edges), len(d), -1)
+            nz = self.shape[2]
+            self.shifts = anisotropy.DIRECTIONS @ np.array([[1, 0], [0, nz], [0, 1]])
+
+    @property
+    def medium(self) -> tuple[NDArray[Any], ...]:
+        """What a kernel wants to know of the medium."""
+        return (self.d,) if self.whole_edges is None else (self.d, self.edges, self.shifts)
 
     def volume(self, field: NDArray[Any]) -> NDArray[Any]:
         """Return a working array without its border, as a volume."""
@@ -163,8 +202,9 @@ class FisherKPP:
 
     Parameters
     ----------
-    relative : array of shape (nx, ny, nz), >= 0
-        Diffusivity relative to that of pure white matter, 0 outside tissue; see :func:`relative_diffusivity`.
+    relative : array of shape (nx, ny, nz), >= 0, or (nx, ny, nz, 6)
+        Diffusivity relative to that of pure white matter, 0 outside tissue; see :func:`relative_diffusivity`. With
+        tensors a step costs about three times as much, and only the explicit scheme is there.
     spacing : (float, float, float)
         Voxel size in mm; the three may differ.
     dtype
@@ -187,16 +227,24 @@ class FisherKPP:
         self.spacing = tuple(float(h) for h in spacing)
         if len(self.spacing) != 3 or not min(self.spacing) > 0:
             raise ValueError(f"voxel size {spacing} is not three positive numbers")
-        tissue = np.asarray(relative) > 0
+        relative = np.asarray(relative)
+        mean = mean_relative(relative)
+        tissue = mean > 0
         if not tissue.any():
             raise ValueError("no voxel is tissue: white and grey matter maps are empty inside the brain")
         region = bounding_box(tissue)
-        self.shape = np.asarray(relative).shape
+        self.shape = mean.shape
         self._region = region
-        self._relative = np.ascontiguousarray(np.asarray(relative)[region], dtype)
+        self._relative = np.ascontiguousarray(mean[region], dtype)
         self._scalar = self._relative.dtype.type
-        weights = [0.5 / h**2 for h in self.spacing]
-        self._largest_exchange = float(kernels.largest_exchange(np.pad(self._relative, 1), *weights).max())
+        self._edges: NDArray[Any] | None = None
+        if relative.ndim == 4:
+            self._edges = anisotropy.edge_weights(relative[region], np.array(self.spacing)).astype(dtype)
+            self._largest_exchange = anisotropy.largest_exchange(self._edges)
+        else:
+            weights = [0.5 / h**2 for h in self.spacing]
+            bordered = np.pad(self._relative, 1)
+            self._largest_exchange = float(kernels.largest_exchange(bordered, *weights).max())
         self.steps = Steps(0, 0.0, 0)
 
     def largest_time_step(self, diffusivity: float, proliferation: float, scheme: str = "explicit") -> float:
@@ -216,6 +264,8 @@ class FisherKPP:
             raise ValueError("diffusivity, proliferation and days must be finite and not negative")
         if scheme not in ("explicit", "implicit"):
             raise ValueError(f"scheme '{scheme}' is unknown; use explicit or implicit")
+        if scheme == "implicit" and self._edges is not None:
+            raise ValueError("the implicit scheme goes axis by axis and knows no tensors; use explicit")
         if time_step is None:
             time_step = self.largest_time_step(diffusivity, proliferation, scheme)
         elif scheme == "explicit" and diffusivity * self._largest_exchange * time_step > 1 + 1e-6:
@@ -227,7 +277,7 @@ class FisherKPP:
         return number, days / number
 
     def _start(self, initial: NDArray[Any], threshold: float | None) -> _ActiveBox:
-        return _ActiveBox(self._relative, np.asarray(initial)[self._region], threshold)
+        return _ActiveBox(self._relative, self._edges, np.asarray(initial)[self._region], threshold)
 
     def _image(self, active: _ActiveBox, field: NDArray[Any]) -> NDArray[Any]:
         image = np.zeros(self.shape, self._relative.dtype)
@@ -235,6 +285,8 @@ class FisherKPP:
         return image
 
     def _exchange(self, diffusivity: float, dt: float) -> list[Any]:
+        if self._edges is not None:
+            return [self._scalar(dt * diffusivity)]
         return [self._scalar(0.5 * dt * diffusivity / h**2) for h in self.spacing]
 
     def _gain(self, proliferation: float, dt: float) -> Any:
@@ -301,10 +353,14 @@ class FisherKPP:
         self.steps = Steps(number, dt, cells)
         return self._image(active, active.u)
 
-    def _explicit_step(self, active: _ActiveBox, exchange: list[Any], gain: Any) -> None:
-        kernels.explicit_step(
-            active.u, active.other, active.d, active.shape[1], *exchange, gain, self._scalar(FLUSH)
-        )
+    def _explicit_step(
+        self, active: _ActiveBox, exchange: list[Any], gain: Any, flush: float = FLUSH
+    ) -> None:
+        medium, last = active.medium, (active.shape[1], *exchange, gain, self._scalar(flush))
+        if self._edges is None:
+            kernels.explicit_step(active.u, active.other, *medium, *last)
+        else:
+            kernels.anisotropic_step(active.u, active.other, *medium, *last)
         active.u, active.other = active.other, active.u
 
     def _implicit_step(self, active: _ActiveBox, exchange: list[Any], gain: Any, *, forward: bool) -> None:
@@ -365,8 +421,10 @@ class FisherKPP:
         concentration = self._image(active, active.u)
         value, slope = function(concentration)
 
+        isotropic = self._edges is None
+        step_back = kernels.explicit_step_back if isotropic else kernels.anisotropic_step_back
         by_gain, by_half, by_exchange = np.zeros((3, self._relative.shape[0] + 2))
-        back = _ActiveBox(self._relative, np.zeros_like(self._relative), None)
+        back = _ActiveBox(self._relative, self._edges, np.zeros_like(self._relative), None)
         back.volume(back.u)[...] = np.where(self._relative > 0, np.asarray(slope)[self._region], 0)
         back.move_to(boxes[-1])
         for start in sorted(kept, reverse=True):
@@ -383,21 +441,19 @@ class FisherKPP:
                     back.move_to(boxes[n])
                     last = n == number - 1
                     reaction, by_reaction = (half, by_half) if last else (gain, by_gain)
-                    ny = back.shape[1]
-                    kernels.explicit_step_back(
+                    step_back(
                         states.pop(),
                         back.u,
                         back.other,
-                        back.d,
-                        ny,
+                        *back.medium,
+                        back.shape[1],
                         *exchange,
                         reaction,
                         by_reaction,
                         by_exchange,
                     )
-                    kernels.explicit_step(
-                        back.other, back.u, back.d, ny, *exchange, self._scalar(0), self._scalar(-np.inf)
-                    )
+                    back.u, back.other = back.other, back.u
+                    self._explicit_step(back, exchange, self._scalar(0), -np.inf)
         back.move_to(first_box)
         kernels.react_back(first, back.u, half, by_half)
         # d gain / d rho = dt exp(rho dt)

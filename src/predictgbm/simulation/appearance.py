@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictgbm.simulation.fields import Volume
+from predictgbm.simulation.growth import tract_directions
+from predictgbm.tensors import COMPONENTS
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,10 @@ CONTRASTS = {
     "flair": Contrast(1.00, 1.25, 0.35, 1.15, 2.05, 1.65, 0.40, 0.50, -0.4),
     "adc": Contrast(0.75, 0.85, 2.90, 2.00, 1.45, 1.05, 2.80, 0.10, 0.0, quantitative=True),
 }
+
+
+#: Diffusivity of water along a coherent tract over that across it.
+ALONG_TRACT = 4.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,40 @@ def add_noise(signal: Volume, rng: np.random.Generator, snr: float) -> Volume:
     real = signal + 1 / snr * rng.standard_normal(signal.shape, np.float32)
     imaginary = 1 / snr * rng.standard_normal(signal.shape, np.float32)
     return np.asarray(np.hypot(real, imaginary), np.float32)
+
+
+def render_tensor(scene: Scene, spacing: float, rng: np.random.Generator, snr: float) -> NDArray[np.int16]:
+    """Make the diffusion tensor of a scene; its mean is the ADC, its long axis the run of the tracts.
+
+    Along a coherent tract diffusivity is :data:`ALONG_TRACT` times that across; oedema halves what tracts add, solid
+    tumour and cavity take it away. Noise of mean / snr is added to each component.
+
+    Parameters
+    ----------
+    scene
+        What is there.
+    spacing
+        Voxel edge in mm.
+    rng
+        Source of the noise.
+    snr
+        Signal-to-noise ratio.
+
+    Returns
+    -------
+    int16 array of shape (nx, ny, nz, 6), Dxx, Dxy, Dyy, Dxz, Dyz, Dzz in 1e-6 mm²/s, 0 outside the brain
+    """
+    direction, coherence = tract_directions(scene.wm, spacing)
+    solid = scene.necrosis + scene.enhancing + scene.cavity
+    share = coherence * scene.wm * (1 - 0.5 * scene.edema) * (1 - np.clip(solid, 0, 1))
+    mean = 1000 * signal_of(scene, CONTRASTS["adc"])
+    across = 3 / (3 + share * (ALONG_TRACT - 1))
+    tensor = np.empty((*mean.shape, 6), np.float32)
+    for n, (i, j) in enumerate(COMPONENTS):
+        tract = (1 - across) * 3 * direction[..., i] * direction[..., j]
+        noise = rng.standard_normal(mean.shape, np.float32) / snr
+        tensor[..., n] = mean * (tract + across * (i == j) + noise)
+    return np.where(scene.brain_mask[..., None], np.rint(tensor), 0).astype(np.int16)
 
 
 def render(

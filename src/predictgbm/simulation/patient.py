@@ -14,7 +14,7 @@ from predictgbm.atlas import Atlas, resample_atlas
 from predictgbm.images import ImageError
 from predictgbm.labels import Tumor
 from predictgbm.masks import bounding_box
-from predictgbm.simulation.appearance import CONTRASTS, Scene, render
+from predictgbm.simulation.appearance import CONTRASTS, Scene, render, render_tensor
 from predictgbm.simulation.fields import (
     Grid,
     Vectors,
@@ -98,7 +98,7 @@ class SimulatedExam:
     Attributes
     ----------
     affine : voxel index to RAS mm
-    images : contrast -> int16 array; ADC in 1e-6 mm²/s
+    images : contrast -> int16 array; ADC and the six volumes of the tensor in 1e-6 mm²/s
     brain_mask : bool array
     tumor_seg : uint8 array, canonical labels
     tissue : "wm", "gm", "csf" -> float32 array, individual tissue as it is below the tumour
@@ -489,7 +489,7 @@ def scene_of(rng: np.random.Generator, view: View, grid: Grid) -> Scene:
 
 
 def _expose(
-    rng: np.random.Generator, view: View, grid: Grid, adc: bool
+    rng: np.random.Generator, view: View, grid: Grid, adc: bool, tensor: bool = False
 ) -> tuple[dict[str, NDArray[np.int16]], dict[str, float]]:
     """Make the images of one exam; each contrast has a random stream of its own."""
     coarse = grid.covering(8.0)
@@ -505,6 +505,8 @@ def _expose(
             np.float32(0.10) * sample(random_field(stream, coarse, 45.0), coarse, points, edge=True)
         )
         images[name] = render(scene, CONTRASTS[name], stream, bias, snr, scale)
+    if tensor:
+        images["tensor"] = render_tensor(scene, grid.spacing, rng.spawn(1)[0], snr)
     return images, {"snr": snr}
 
 
@@ -547,11 +549,11 @@ class Simulator:
         to_atlas, drawn = _draw_anatomy(random_stream(seed, number, 1), self.small, self.coarse)
         return Anatomy(self.atlas, self.grid, self.brain, self.detail, self.coarse, to_atlas), drawn
 
-    def patient(self, seed: int, number: int, adc: bool = False) -> SimulatedPatient:
+    def patient(self, seed: int, number: int, adc: bool = False, tensor: bool = False) -> SimulatedPatient:
         """Simulate one patient.
 
-        The result depends on the atlas, the spacing, ``seed`` and ``number`` alone; ``adc`` adds a contrast and
-        changes nothing else.
+        The result depends on the atlas, the spacing, ``seed`` and ``number`` alone; ``adc`` adds a contrast,
+        ``tensor`` the diffusion tensor of the pre-operative exam, and neither changes anything else.
 
         Parameters
         ----------
@@ -565,14 +567,14 @@ class Simulator:
         ImageError
             If the atlas has no white matter where a tumour could begin.
         """
-        return photograph(self, live(self, seed, number), seed, number, adc)
+        return photograph(self, live(self, seed, number), seed, number, adc, tensor)
 
 
 def simulate_patient(
-    atlas: Atlas, seed: int, number: int, spacing: float = 1.0, adc: bool = False
+    atlas: Atlas, seed: int, number: int, spacing: float = 1.0, adc: bool = False, tensor: bool = False
 ) -> SimulatedPatient:
     """Simulate one patient; see :meth:`Simulator.patient`, which is quicker for several."""
-    return Simulator(atlas, spacing).patient(seed, number, adc)
+    return Simulator(atlas, spacing).patient(seed, number, adc, tensor)
 
 
 @dataclass(frozen=True)
@@ -669,7 +671,9 @@ def live(simulator: Simulator, seed: int, number: int) -> Life:
     )
 
 
-def photograph(simulator: Simulator, life: Life, seed: int, number: int, adc: bool) -> SimulatedPatient:
+def photograph(
+    simulator: Simulator, life: Life, seed: int, number: int, adc: bool, tensor: bool = False
+) -> SimulatedPatient:
     """Take the images of both exams, brain-extracted, and note the truth; see :meth:`Simulator.patient`."""
     spacing, coarse = simulator.spacing, life.coarse
 
@@ -678,10 +682,10 @@ def photograph(simulator: Simulator, life: Life, seed: int, number: int, adc: bo
     grid, cut = exam_grid.box(_spread(simulator.small.brain_mask, coarse, exam_grid), 12.0)
     points = grid.points()
     view = life.see(points, followup=False)
-    images, drawn_preop = _expose(random_stream(seed, number, 3), view, grid, adc)
+    images, drawn_preop = _expose(random_stream(seed, number, 3), view, grid, adc, tensor)
 
     def full(array: NDArray[Any]) -> NDArray[Any]:
-        result = np.zeros(exam_grid.shape, array.dtype)
+        result = np.zeros((*exam_grid.shape, *array.shape[3:]), array.dtype)
         result[cut] = array
         return result
 

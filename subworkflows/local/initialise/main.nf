@@ -102,13 +102,14 @@ def parameterFaults(Map values, String schema) {
         .collect { name, value -> parameterFault(name, value, properties[name]) }
         .findAll { fault -> fault }
     def input = []
-    if (values.train && (values.input || values.simulate)) {
-        input << "--train: ${values.train} learns from tumours of its own; leave out --input and --simulate".toString()
+    def trained = values.train ? values.train.toString().tokenize(',') : []
+    if ('lmi' in trained && (trained.size() > 1 || values.input || values.simulate)) {
+        input << '--train: lmi learns from tumours of its own; train it alone, without --input and --simulate'
     }
     if (values.input && values.simulate) {
         input << '--input and --simulate: give one of the two, a samplesheet or a number of patients to simulate'
     }
-    if (!values.input && !values.simulate && !values.train) {
+    if (!values.input && !values.simulate && !('lmi' in trained)) {
         input << '--input: no samplesheet given; use --input samplesheet.csv (docs/usage.md shows one), or --simulate 6 to try without data'
     }
     if (!values.outdir) {
@@ -152,7 +153,12 @@ def readModels(String path, boolean outside) {
     return models
 }
 
-// The models a run asks for, in the order of the lists.
+// Whether a training has left something for a model.
+def hasWeights(Map values, Map entry) {
+    return values.weights && file("${values.weights}/${entry.name}", glob: false).isDirectory()
+}
+
+// The models a run asks for, in the order of the lists. Those that learn from a cohort need what a training has left.
 def selectModels(Map values, List known) {
     def names = known*.name
     def twice = names.findAll { name -> names.count(name) > 1 }.unique()
@@ -160,14 +166,35 @@ def selectModels(Map values, List known) {
         error("model ${twice.join(', ')} is listed twice; rename it in the file given by --external_models")
     }
     if (!values.models) {
-        return known
+        return known.findAll { entry -> !entry.training || hasWeights(values, entry) }
     }
     def wanted = values.models.toString().tokenize(',')*.trim()
     def missing = wanted - names
     if (missing) {
         error("--models: unknown model ${missing.join(', ')}; known are ${names.join(', ')}")
     }
-    return known.findAll { entry -> entry.name in wanted }
+    def selected = known.findAll { entry -> entry.name in wanted }
+    def untrained = selected.findAll { entry -> entry.training && !hasWeights(values, entry) }*.name
+    if (untrained) {
+        error("--models: ${untrained.join(', ')} learns from a cohort; train it (--train ${untrained.join(',')} --input samplesheet.csv) and name the folder models/ of the results by --weights")
+    }
+    return selected
+}
+
+// The models to train on a cohort, with the number of networks per split and the settings of each.
+def selectTraining(Map values, List known) {
+    def wanted = values.train ? values.train.toString().tokenize(',') - 'lmi' : []
+    def able = known.findAll { entry -> entry.training }
+    def unable = wanted - able*.name
+    if (unable) {
+        error("--train: ${unable.join(', ')} cannot be trained; lmi and ${able*.name.join(', ')} can")
+    }
+    def settings = values.train_settings ? readDocument(values.train_settings.toString()) : [:]
+    def strange = settings.keySet() - able*.name
+    if (strange) {
+        error("--train_settings: ${strange.join(', ')} is no model that can be trained; ${able*.name.join(', ')} can")
+    }
+    return able.findAll { entry -> entry.name in wanted }.collect { entry -> [entry: entry, seeds: values.train_seeds, settings: settings[entry.name] ?: [:]] }
 }
 
 // The algorithms that segment tumours in exams of one role, by the parameter that names them.
@@ -234,7 +261,7 @@ def runSummary(outdir, train, boolean strict) {
         return [text: '', status: 0]
     }
     if (train) {
-        return [text: "Weights, card and curve: ${outdir}/models/${train}".toString(), status: 0]
+        return [text: "Networks, card and curves: ${outdir}/models".toString(), status: 0]
     }
     def failures = file("${outdir}/tables/failures.csv")
     def count = failures.exists() ? failures.readLines().size() - 1 : 0
@@ -257,7 +284,8 @@ workflow INITIALISE {
         known = known + readModels(params.external_models.toString(), true)
     }
     ch_options = channel.value([
-        models: selectModels(params, known),
+        models: params.train ? [] : selectModels(params, known),
+        training: selectTraining(params, known),
         tumor_algorithms: [
             preop: selectAlgorithms('tumor_preop', params.tumor_preop, 'preop'),
             followup: selectAlgorithms('tumor_followup', params.tumor_followup, 'followup'),
@@ -269,5 +297,5 @@ workflow INITIALISE {
     options = ch_options
 
     emit:
-    options // value: [models: [entry, ...], tumor_algorithms: [preop: [entry, ...], followup: [...]], atlas: [space:, doi:], simulated: bool, sheet: path or null]
+    options // value: [models: [entry, ...], training: [[entry:, seeds:, settings:], ...], tumor_algorithms: [preop: [entry, ...], followup: [...]], atlas: [space:, doi:], simulated: bool, sheet: path or null]
 }

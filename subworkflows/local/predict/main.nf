@@ -29,7 +29,11 @@ workflow PREDICT {
             outside: entry.container
         }
 
-    MODEL_PREDICT(ch_run.own)
+    // What a training has left, for the models that have one.
+    MODEL_PREDICT(ch_run.own.map { meta, exam, entry ->
+        def weights = params.weights ? file("${params.weights}/${entry.name}", type: 'dir') : null
+        tuple(meta, exam, entry, weights?.exists() ? weights : [])
+    })
     MODEL_CONTAINER(ch_run.outside)
 
     ch_given = MODEL_CONTAINER.out.map

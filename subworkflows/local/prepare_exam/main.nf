@@ -36,7 +36,7 @@ workflow PREPARE_EXAM {
     ch_mask = ch_brain.given.map { meta, columns -> tuple(meta, columns.brain_mask) }.mix(BRAIN_EXTRACT.out.mask)
     ch_ready = ch_native
         .join(ch_mask)
-        .map { meta, columns, mask -> tuple(meta, columns.findAll { column, _path -> column != 'brain_mask' && !column.startsWith('dti') }.values().toList(), mask) }
+        .map { meta, columns, mask -> tuple(meta, columns.findAll { column, _path -> column != 'brain_mask' }.values().toList(), mask) }
 
     EXAM_ALIGN(ch_ready, ch_atlas)
 

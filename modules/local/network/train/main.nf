@@ -1,0 +1,37 @@
+process NETWORK_TRAIN {
+    tag "${meta.model} split ${meta.split} seed ${meta.seed}"
+    label 'process_training'
+    label 'family_learning'
+
+    input:
+    tuple val(meta), val(entry), val(settings)
+    path exams, stageAs: 'exams/*'
+    path recurrences, stageAs: 'recurrences/*'
+    path splits
+    val checkpoints
+
+    output:
+    tuple val(meta), path("${meta.id}{.pt,_log}"), emit: network
+    path "versions.yml", emit: versions
+
+    script:
+    def args = task.ext.args ?: ''
+    def keep = checkpoints ? "--checkpoint ${checkpoints}/${meta.id}.part" : ''
+    """
+    cat > entry.json <<'END_OF_ENTRY'
+    ${groovy.json.JsonOutput.toJson(entry)}
+    END_OF_ENTRY
+    cat > settings.json <<'END_OF_SETTINGS'
+    ${groovy.json.JsonOutput.toJson(settings)}
+    END_OF_SETTINGS
+    train_network.py --entry entry.json --exams exams --recurrences recurrences --splits ${splits} --split '${meta.split}' \\
+        --seed ${meta.seed} --settings settings.json --out ${meta.id} --cpus ${task.cpus} ${keep} ${args}
+    print_versions.py ${task.process} > versions.yml
+    """
+
+    stub:
+    """
+    mkdir ${meta.id}_log
+    touch ${meta.id}.pt versions.yml
+    """
+}

@@ -1,0 +1,43 @@
+"""What a model that learns from a cohort is given, and what it has to offer.
+
+The ``training`` of its entry in ``assets/models.yml`` names a module with two functions:
+
+- ``train_network(training, validation, *, split, seed, settings, file, report)`` trains one network on the exams of
+  ``training``, ends by those of ``validation``, and leaves it in ``file``; where ``file`` is there already and
+  unfinished, it goes on. ``report(epoch, training_loss, validation_loss)`` is called after each epoch.
+- ``assemble(folder, files, splits, cohorts)`` makes the model's folder of such files and returns its card, whose
+  ``networks`` give the ``history`` of each, pairs of both losses.
+
+The ``function`` of the entry gets the folder as ``weights`` and the name of the ``patient``, and uses only networks
+that never saw that patient.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+
+class TrainingError(ValueError):
+    """A network cannot be trained; the message says why."""
+
+
+class TrainingExam(NamedTuple):
+    """An exam whose recurrence is known.
+
+    Attributes
+    ----------
+    patient : str
+    inputs : dict
+        Arrays of shape (nx, ny, nz), by the names of the entry's inputs.
+    spacing : (float, float, float)
+        Voxel size in mm.
+    recurrence : bool array of shape (nx, ny, nz)
+        Necrosis and enhancing tumour of the follow-up.
+    """
+
+    patient: str
+    inputs: dict[str, NDArray[Any]]
+    spacing: tuple[float, float, float]
+    recurrence: NDArray[Any]
