@@ -207,14 +207,14 @@ def train_network(
     known = {field.name for field in fields(Settings)}
     if unknown := sorted(settings.keys() - known):
         raise TrainingError(f"setting {', '.join(unknown)} is unknown; known are {', '.join(sorted(known))}")
-    parts = (
+    first, second = (
         [
             make_sample(exam.patient, **exam.inputs, spacing=exam.spacing, recurrence=exam.recurrence)
             for exam in part
         ]
         for part in (training, validation)
     )
-    train(*parts, Settings(**settings), split=split, seed=seed, checkpoint=file, report=report)
+    train(first, second, Settings(**settings), split=split, seed=seed, checkpoint=file, report=report)
 
 
 def train(

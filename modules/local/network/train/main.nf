@@ -2,6 +2,8 @@ process NETWORK_TRAIN {
     tag "${meta.model} split ${meta.split} seed ${meta.seed}"
     label 'process_training'
     label 'family_learning'
+    // The folder of unfinished trainings is no input, so that its changes are no reason to train again; a container has to be told of it.
+    containerOptions { !checkpoints ? '' : "${workflow.containerEngine in ['docker', 'podman'] ? '--volume' : '--bind'} ${checkpoints}:${checkpoints}" }
 
     input:
     tuple val(meta), val(entry), val(settings)
