@@ -54,6 +54,9 @@ def main() -> int:
     except (ModelError, ModelListError, SplitError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 2
+    except ImportError as error:
+        print(f"ERROR: {error}; ./predictgbm setup --learning installs what is needed", file=sys.stderr)
+        return 2
     for log in (path for path in args.networks if path.is_dir()):
         shutil.copytree(log, args.out / "log" / log.name.removesuffix("_log"), dirs_exist_ok=True)
     with (args.out / "history.csv").open("w", newline="") as file:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Writes OUT.pt, the network, and OUT_log, its losses for TensorBoard. Needs what trains models: "
+        epilog="Writes OUT.net, the network, and OUT_log, its losses for TensorBoard. Needs what trains models: "
         "./predictgbm setup --learning, or the image learning.",
     )
     parser.add_argument(
@@ -90,15 +90,17 @@ def main() -> int:
         recipe = importlib.import_module(model.training)
         from tensorboardX import SummaryWriter
     except (ModelListError, TrainingError) as error:
-        sys.exit(f"ERROR: {error}")
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 2
     except ImportError as error:
-        sys.exit(f"ERROR: {error}; ./predictgbm setup --learning installs what training needs")
+        print(f"ERROR: {error}; ./predictgbm setup --learning installs what is needed", file=sys.stderr)
+        return 2
     split = json.loads(args.splits.read_text("utf-8"))["splits"][args.split]
     parts = (
         read_exams(args.exams, args.recurrences, model, split[part]) for part in ("training", "validation")
     )
     settings = json.loads(args.settings.read_text("utf-8")) if args.settings else {}
-    network = args.out.with_name(f"{args.out.name}.pt")
+    network = args.out.with_name(f"{args.out.name}.net")
     kept = args.checkpoint or network
     kept.parent.mkdir(parents=True, exist_ok=True)
     log = SummaryWriter(str(args.out.with_name(f"{args.out.name}_log")))
@@ -115,7 +117,9 @@ def main() -> int:
             *parts, split=args.split, seed=args.seed, settings=settings, file=kept, report=report
         )
     except (TrainingError, ModelError, ImageError) as error:
-        sys.exit(f"ERROR: {model.title}, split {args.split}, seed {args.seed}: {error}")
+        what = f"{model.title}, split {args.split}, seed {args.seed}"
+        print(f"ERROR: {what}: {error}", file=sys.stderr)
+        return 2
     log.close()
     if kept != network:
         shutil.copyfile(kept, network)

@@ -44,7 +44,7 @@ workflow TRAIN_COHORT {
 
     NETWORK_ASSEMBLE(
         NETWORK_TRAIN.out.network
-            .map { meta, files -> tuple(meta.model, files) }
+            .map { meta, network, log -> tuple(meta.model, [network, log]) }
             .groupTuple()
             .combine(ch_options.flatMap { options -> options.training.collect { training -> tuple(training.entry.name, training.entry) } }, by: 0)
             .map { model, files, entry -> tuple(model, entry, files.flatten().sort { path -> path.name }) },

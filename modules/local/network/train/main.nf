@@ -13,7 +13,7 @@ process NETWORK_TRAIN {
     val checkpoints
 
     output:
-    tuple val(meta), path("${meta.id}{.pt,_log}"), emit: network
+    tuple val(meta), path("${meta.id}.net"), path("${meta.id}_log"), emit: network
     path "versions.yml", emit: versions
 
     script:
@@ -34,6 +34,6 @@ process NETWORK_TRAIN {
     stub:
     """
     mkdir ${meta.id}_log
-    touch ${meta.id}.pt versions.yml
+    touch ${meta.id}.net versions.yml
     """
 }
