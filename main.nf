@@ -5,7 +5,6 @@
 
 include { INITIALISE } from './subworkflows/local/initialise/main.nf'
 include { PREDICTGBM } from './workflows/predictgbm.nf'
-include { TRAIN      } from './workflows/train.nf'
 include { TRAIN_LMI  } from './subworkflows/local/train_lmi/main.nf'
 include { parameterHelp ; runSummary } from './subworkflows/local/initialise/main.nf'
 
@@ -22,9 +21,6 @@ workflow {
         INITIALISE()
         if (train == 'lmi') {
             TRAIN_LMI(INITIALISE.out.options, channel.value(file(params.atlas, type: 'dir')))
-        }
-        else if (train) {
-            TRAIN(INITIALISE.out.options)
         }
         else {
             PREDICTGBM(INITIALISE.out.options)

@@ -1,9 +1,10 @@
 /*
-    The whole road: samplesheet -> exams -> maps -> plans -> scores -> report.
+    The whole road: samplesheet -> exams -> maps -> plans -> scores -> report; or, in a training, -> exams -> networks.
     A sheet without follow-ups takes the same road; its patients get maps and plans, and no scores.
 */
 
 include { PREPARE_COHORT } from '../subworkflows/local/prepare_cohort/main.nf'
+include { TRAIN_COHORT   } from '../subworkflows/local/train_cohort/main.nf'
 include { PREDICT        } from '../subworkflows/local/predict/main.nf'
 include { PLAN           } from '../subworkflows/local/plan/main.nf'
 include { EVALUATE       } from '../subworkflows/local/evaluate/main.nf'
@@ -11,40 +12,51 @@ include { REPORT         } from '../subworkflows/local/report/main.nf'
 
 workflow PREDICTGBM {
     take:
-    ch_options // value: [models: [entry, ...], simulated: bool, sheet: path or null]
+    ch_options // value: [models: [entry, ...], training: [[entry:, seeds:, settings:], ...], simulated: bool, sheet: path or null]
 
     main:
     PREPARE_COHORT(ch_options, channel.value(file(params.atlas, type: 'dir')))
 
-    PREDICT(PREPARE_COHORT.out.exam, PREPARE_COHORT.out.score, ch_options)
+    report = channel.empty()
+    tables = channel.empty()
+    model = channel.empty()
+    // Within one workflow, so that a benchmark finds in the cache what a training has prepared.
+    if (params.train) {
+        TRAIN_COHORT(PREPARE_COHORT.out.exam, PREPARE_COHORT.out.recurrence, PREPARE_COHORT.out.selection, ch_options)
+        model = TRAIN_COHORT.out.model
+    }
+    else {
+        PREDICT(PREPARE_COHORT.out.exam, PREPARE_COHORT.out.score, ch_options)
 
-    PLAN(PREPARE_COHORT.out.exam, PREDICT.out.map)
+        PLAN(PREPARE_COHORT.out.exam, PREDICT.out.map)
 
-    EVALUATE(
-        PREPARE_COHORT.out.selection,
-        PREPARE_COHORT.out.exam,
-        PREPARE_COHORT.out.recurrence,
-        PREDICT.out.map,
-        PLAN.out.plan,
-        PREPARE_COHORT.out.failure.mix(PREDICT.out.failure, PLAN.out.failure),
-        PREPARE_COHORT.out.quality,
-        ch_options,
-    )
+        EVALUATE(
+            PREPARE_COHORT.out.selection,
+            PREPARE_COHORT.out.exam,
+            PREPARE_COHORT.out.recurrence,
+            PREDICT.out.map,
+            PLAN.out.plan,
+            PREPARE_COHORT.out.failure.mix(PREDICT.out.failure, PLAN.out.failure),
+            PREPARE_COHORT.out.quality,
+            ch_options,
+        )
 
-    REPORT(
-        PREPARE_COHORT.out.exam,
-        PREDICT.out.map,
-        PLAN.out.plan,
-        PREPARE_COHORT.out.recurrence,
-        EVALUATE.out.tables,
-        PREPARE_COHORT.out.picture,
-        ch_options,
-        PREPARE_COHORT.out.versions.mix(PREDICT.out.versions, PLAN.out.versions, EVALUATE.out.versions),
-    )
-    report = REPORT.out.report
-    tables = EVALUATE.out.tables
+        REPORT(
+            PREPARE_COHORT.out.exam,
+            PREDICT.out.map,
+            PLAN.out.plan,
+            PREPARE_COHORT.out.recurrence,
+            EVALUATE.out.tables,
+            PREPARE_COHORT.out.picture,
+            ch_options,
+            PREPARE_COHORT.out.versions.mix(PREDICT.out.versions, PLAN.out.versions, EVALUATE.out.versions),
+        )
+        report = REPORT.out.report
+        tables = EVALUATE.out.tables
+    }
 
     emit:
     report // path: multiqc_report.html
     tables // path: tables/
+    model // folder of each trained model: networks and card.json
 }

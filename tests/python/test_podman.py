@@ -13,10 +13,9 @@ from conftest import LAUNCHER, ROOT
 
 pytestmark = [pytest.mark.podman, pytest.mark.pipeline]
 
-# The image of HD-BET holds PyTorch: several GB, which no test run should fetch.
-FAMILIES = sorted(
-    file.parent.name for file in (ROOT / "containers").glob("*/Containerfile") if file.parent.name != "hdbet"
-)
+# These images hold PyTorch: several GB, which no test run should fetch.
+LARGE = {"hdbet", "learning"}
+FAMILIES = sorted({file.parent.name for file in (ROOT / "containers").glob("*/Containerfile")} - LARGE)
 PREFIX = "localhost/predictgbm-test"
 PIN = re.compile(r"^([\w.-]+)==([\w.!+-]+)", re.MULTILINE)
 PIN_NAME = re.compile(r"^([\w.-]+)[<>=]", re.MULTILINE)

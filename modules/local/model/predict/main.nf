@@ -2,6 +2,8 @@ process MODEL_PREDICT {
     tag "${meta.id} ${meta.model}"
     label 'process_model'
 
+    // The image of the family that the model's entry names.
+    container { "${params.container_prefix}/${entry.family}:${params.container_tag}" }
     cpus { entry.cpus ?: 1 }
     memory { (entry.memory ? "${entry.memory}" as nextflow.util.MemoryUnit : 2.GB) * task.attempt }
     time { (entry.time ? "${entry.time}" as nextflow.util.Duration : 1.h) * task.attempt }
