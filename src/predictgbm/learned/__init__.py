@@ -1,0 +1,1 @@
+"""Recurrence models that are trained on a cohort of patients."""
