@@ -5,7 +5,7 @@ CPU-seconds. Per exam: the filters of five contrasts, and the features of every 
 their images. Per 1,000 voxels of one image: here the least of several, over images; pyradiomics on the original FLAIR
 in a cube of the region, with the same features, is given one try since it takes long.
 
-    python benchmarks/radiomics.py --atlas ATLAS [--spacing 2 1] [--patient 1]
+    python benchmarks/gliomap.py --atlas ATLAS [--spacing 2 1] [--patient 1]
 """
 
 from __future__ import annotations
