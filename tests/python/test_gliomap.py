@@ -161,7 +161,7 @@ def test_what_a_held_out_patient_shows_does_not_reach_its_classifier() -> None:
     samples = [
         Sample(p, rng.normal(size=(60, 5)).astype(np.float32), np.arange(60) < 30, 0.1) for p in "abcd"
     ]
-    changed = [s._replace(features=s.features ** 3, share=0.9) if s.patient in "ab" else s for s in samples]
+    changed = [s._replace(features=s.features**3, share=0.9) if s.patient in "ab" else s for s in samples]
     one, other = (gliomap.train(s, HELD_OUT, trees=5) for s in (samples, changed))
     for name in Forest._fields:
         assert np.array_equal(getattr(one.forests[0], name), getattr(other.forests[0], name))
