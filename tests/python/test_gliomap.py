@@ -12,9 +12,15 @@ from hypothesis import strategies as st
 from predictgbm.growth import ModelError
 from predictgbm.labels import Tumor
 from predictgbm.learned import gliomap
-from predictgbm.learned.gliomap import CONTRASTS, Forest, Model, Sample, Surroundings
+from predictgbm.learned.gliomap import CONTRASTS, Forest, Model, Surroundings
 from predictgbm.learned.radiomics import filter_image
+from predictgbm.learned.training import TrainingError, TrainingExam
 from predictgbm.planning import make_plan
+
+pytest.importorskip("sklearn", reason="scikit-learn is not installed: ./predictgbm setup --learning")
+
+from predictgbm.learned import gliomap_training
+from predictgbm.learned.gliomap_training import LEAF, Sample, draw_sample, train
 
 SPACING = (4.0, 4.0, 4.0)
 SHAPE = (18, 16, 14)
@@ -42,6 +48,12 @@ def make_exam(seed: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray,
     return contrasts, labels, brain, bright & (labels == 0)
 
 
+def train_all(samples: list[Sample], seed: int = 0, trees: int = 20, jobs: int = 1) -> Model:
+    """Train a classifier for each list of HELD_OUT on all others."""
+    kept = [[s for s in samples if s.patient not in out] for out in HELD_OUT]
+    return Model.join([train(part, seed + n, trees, jobs) for n, part in enumerate(kept)])
+
+
 def look(seed: int) -> Surroundings:
     contrasts, labels, brain, _ = make_exam(seed)
     return gliomap.survey(contrasts, labels, brain, SPACING)
@@ -51,21 +63,16 @@ def look(seed: int) -> Surroundings:
 def model() -> Model:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gliomap, "filter_image", lambda image, _: [("original", image)])
-        samples = [
-            gliomap.draw_sample(p, look(s), make_exam(s)[3], seed=s, most=150) for s, p in enumerate("abcd")
-        ]
-    return gliomap.train(samples, HELD_OUT, trees=20)
+        samples = [draw_sample(p, look(s), make_exam(s)[3], seed=s, most=150) for s, p in enumerate("abcd")]
+    return train_all(samples)
 
 
 def run(seed: int, patient: str, model: Model | str) -> np.ndarray:
     contrasts, labels, brain, _ = make_exam(seed)
     found = gliomap.predict(
-        **contrasts, tumor_seg=labels, brain_mask=brain, spacing=SPACING, patient=patient, model=model
+        **contrasts, tumor_seg=labels, brain_mask=brain, spacing=SPACING, patient=patient, weights=model
     )
     return found.map
-
-
-pytest.importorskip("sklearn", reason="training GlioMap needs scikit-learn")
 
 
 def test_region_is_brain_near_the_tumor() -> None:
@@ -84,20 +91,20 @@ def test_region_is_brain_near_the_tumor() -> None:
 
 def test_sample_is_balanced_and_within_the_region() -> None:
     around, recurrence = look(1), make_exam(1)[3]
-    sample = gliomap.draw_sample("x", around, recurrence, seed=3, most=40)
+    sample = draw_sample("x", around, recurrence, seed=3, most=40)
     assert sample.features.shape == (80, len(around.radiomics.names))
     assert sample.recurrence.sum() == 40
     assert sample.share == pytest.approx(recurrence[around.region].mean())
     all_features = around.describe(around.region)
     of_recurrence = {row.tobytes() for row in all_features[recurrence[around.region]]}
     assert [row.tobytes() in of_recurrence for row in sample.features] == sample.recurrence.tolist()
-    again, other = (gliomap.draw_sample("x", around, recurrence, seed=s, most=40) for s in (3, 4))
+    again, other = (draw_sample("x", around, recurrence, seed=s, most=40) for s in (3, 4))
     assert np.array_equal(sample.features, again.features)
     assert not np.array_equal(sample.features, other.features)
 
 
 def test_exam_without_recurrence_gives_nothing() -> None:
-    sample = gliomap.draw_sample("x", look(1), np.zeros(SHAPE, bool))
+    sample = draw_sample("x", look(1), np.zeros(SHAPE, bool))
     assert len(sample.features) == len(sample.recurrence) == sample.share == 0
 
 
@@ -131,10 +138,8 @@ def test_voxels_of_any_chunk_are_the_same(model: Model, monkeypatch: pytest.Monk
 
 
 def test_seed_decides(model: Model) -> None:
-    samples = [
-        gliomap.draw_sample(p, look(s), make_exam(s)[3], seed=s, most=150) for s, p in enumerate("abcd")
-    ]
-    same, other = (gliomap.train(samples, HELD_OUT, seed=s, trees=20, jobs=2) for s in (0, 1))
+    samples = [draw_sample(p, look(s), make_exam(s)[3], seed=s, most=150) for s, p in enumerate("abcd")]
+    same, other = (train_all(samples, seed=s, jobs=2) for s in (0, 1))
     assert np.array_equal(run(9, "new", same), run(9, "new", model))
     assert not np.array_equal(run(9, "new", other), run(9, "new", model))
 
@@ -162,7 +167,7 @@ def test_what_a_held_out_patient_shows_does_not_reach_its_classifier() -> None:
         Sample(p, rng.normal(size=(60, 5)).astype(np.float32), np.arange(60) < 30, 0.1) for p in "abcd"
     ]
     changed = [s._replace(features=s.features**3, share=0.9) if s.patient in "ab" else s for s in samples]
-    one, other = (gliomap.train(s, HELD_OUT, trees=5) for s in (samples, changed))
+    one, other = (train_all(s, trees=5) for s in (samples, changed))
     for name in Forest._fields:
         assert np.array_equal(getattr(one.forests[0], name), getattr(other.forests[0], name))
     assert one.share[0] == other.share[0]
@@ -176,8 +181,8 @@ def test_trees_are_those_of_scikit_learn() -> None:
     # Few values: many of them are thresholds or next to one.
     x = rng.integers(0, 5, (400, 6)).astype(np.float32) / 3
     y = rng.random(400) < 0.2 + 0.6 * (x[:, 0] > x[:, 1])
-    model = gliomap.train([Sample("a", x, y, 0.5), Sample("b", x, y, 0.5)], [["b"]], seed=7, trees=15)
-    theirs = ExtraTreesClassifier(15, min_samples_leaf=gliomap.LEAF, random_state=7).fit(x, y)
+    model = train([Sample("a", x, y, 0.5)], seed=7, trees=15)
+    theirs = ExtraTreesClassifier(15, min_samples_leaf=LEAF, random_state=7).fit(x, y)
     assert model.forests[0](x) == pytest.approx(theirs.predict_proba(x)[:, 1], abs=1e-6)
 
 
@@ -257,6 +262,57 @@ def test_exam_that_cannot_be_used_is_refused(model: Model) -> None:
     far[0, 0, 0] = True
     with pytest.raises(ModelError, match="no brain lies within 22 mm"):
         gliomap.survey(contrasts, labels, far, SPACING)
-    nothing = gliomap.draw_sample("a", look(0), np.zeros(SHAPE, bool))
-    with pytest.raises(ModelError, match="split 1: none of its 1 exams has recurrence"):
-        gliomap.train([nothing], [["b"]])
+    nothing = draw_sample("a", look(0), np.zeros(SHAPE, bool))
+    with pytest.raises(TrainingError, match="none of the 1 exams has recurrence"):
+        train([nothing])
+
+
+def test_classifiers_of_a_training_are_assembled(tmp_path: Path) -> None:
+    def exams(names: str) -> list[TrainingExam]:
+        found = []
+        for name in names:
+            contrasts, labels, brain, recurrence = make_exam(ord(name))
+            inputs = {**contrasts, "tumor_seg": labels, "brain_mask": brain}
+            if name == "z":
+                del inputs["adc"]
+            found.append(TrainingExam(name, inputs, SPACING, recurrence))
+        return found
+
+    splits = {
+        "splits": {
+            "1": {"training": ["c", "z"], "validation": ["d"], "held_out": ["a", "b"]},
+            "2": {"training": ["a"], "validation": ["b"], "held_out": ["c", "d", "z"]},
+        }
+    }
+    files, losses = [], []
+    for name, parts in splits["splits"].items():
+        files.append(tmp_path / f"{name}.net")
+        gliomap_training.train_network(
+            *(exams("".join(parts[part])) for part in ("training", "validation")),
+            split=name,
+            seed=0,
+            settings={"samples": 150, "trees": 10},
+            file=files[-1],
+            report=lambda *values: losses.append(values),
+        )
+    assert [epoch for epoch, _, _ in losses] == [1, 1]
+    assert max(loss for _, loss, _ in losses) < np.log(2), "no better than a coin"
+    card = gliomap_training.assemble(tmp_path / "gliomap", files, splits, dict.fromkeys("abcdz", "A"))
+    assert card["networks"]["split-1_seed-0"]["training"] == ["c"], "an exam without ADC was trained on"
+    contrasts, labels, brain, _ = make_exam(ord("a"))
+    found = gliomap.predict(
+        **contrasts,
+        tumor_seg=labels,
+        brain_mask=brain,
+        spacing=SPACING,
+        patient="a",
+        weights=tmp_path / "gliomap",
+    )
+    assert found.parameters["classifiers"] == 1
+    leaky = {"splits": {"1": splits["splits"]["2"], "2": splits["splits"]["1"]}}
+    with pytest.raises(ModelError, match="was trained on c, whom its split holds out"):
+        gliomap_training.assemble(tmp_path / "leaky", files, leaky, dict.fromkeys("abcdz", "A"))
+    with pytest.raises(TrainingError, match="setting depth is unknown"):
+        gliomap_training.train_network(
+            [], [], split="1", seed=0, settings={"depth": 1}, file=files[0], report=lambda *_: None
+        )

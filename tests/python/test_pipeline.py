@@ -578,23 +578,34 @@ def test_training_grows_tumours_in_every_individual_and_leaves_weights(tmp_path:
 def test_networks_are_trained_on_a_cohort_one_task_each(tmp_path: Path) -> None:
     """Where the packages of the training are absent, the tasks of the networks are stubs."""
     tiny = tmp_path / "tiny.yml"
-    tiny.write_text("unet: {base: 4, levels: 3, patch: 16, batch: 2, epochs: 2}\n")
-    real = all(importlib.util.find_spec(name) for name in ("torch", "monai", "tensorboardX"))
-    cohort = ("--simulate", 6, "--simulate_spacing", 6, "--min_followup_days", 0)
+    tiny.write_text(
+        "unet: {base: 4, levels: 3, patch: 16, batch: 2, epochs: 2}\ngliomap: {samples: 50, trees: 10}\n"
+    )
+    real = all(importlib.util.find_spec(name) for name in ("torch", "monai", "sklearn", "tensorboardX"))
+    cohort = ("--simulate", 6, "--simulate_spacing", 6, "--simulate_adc", "--min_followup_days", 0)
     numbers = ("--train_splits", 2, "--train_seeds", 1, "--train_settings", tiny)
-    train = ("--train", "unet", *cohort, *numbers, "--outdir", "trained", *([] if real else ["-stub-run"]))
+    train = (
+        "--train",
+        "unet,gliomap",
+        *cohort,
+        *numbers,
+        "--outdir",
+        "trained",
+        *([] if real else ["-stub-run"]),
+    )
     output = run(tmp_path, *train)
-    assert submitted(output).count("NETWORK_TRAIN") == 2
+    assert submitted(output).count("NETWORK_TRAIN") == 4
     models = tmp_path / "trained" / "models"
     splits = json.loads((models / "splits.json").read_text())["splits"]
     assert sorted(p for split in splits.values() for p in split["held_out"]) == [
         f"00{n}" for n in range(1, 7)
     ]
     assert (models / "unet" / "card.json").exists()
+    assert (models / "gliomap" / "card.json").exists()
     if not real:
         return
     assert len(rows(models / "unet" / "history.csv")) == 4
-    options = (*cohort, "--models", "soc,unet", "--weights", models, "--bootstrap_draws", 1000)
+    options = (*cohort, "--models", "soc,unet,gliomap", "--weights", models, "--bootstrap_draws", 1000)
     output = run(tmp_path, *options, "--outdir", "results", "-resume")
     assert "EXAM_PREPARE" not in submitted(output), "a benchmark repeats what a training has prepared"
     sidecars = sorted((tmp_path / "results").glob("sub-*/ses-pre/*_model-unet_probseg.json"))
@@ -604,14 +615,15 @@ def test_networks_are_trained_on_a_cohort_one_task_each(tmp_path: Path) -> None:
         (network,) = json.loads(sidecar.read_text())["parameters"]["networks"]
         held_out = splits[network.removeprefix("split-").split("_")[0]]["held_out"]
         assert patient in held_out, "a patient is predicted by a network that saw it"
-    assert {row["model"] for row in rows(tmp_path / "results" / "tables" / "metrics.csv")} == {"soc", "unet"}
+    scored = [row["model"] for row in rows(tmp_path / "results" / "tables" / "metrics.csv")]
+    assert scored.count("soc") == scored.count("unet") == scored.count("gliomap") > 0
 
 
 def test_models_that_learn_need_a_training(tmp_path: Path) -> None:
     output = run(tmp_path, "--simulate", 1, "--models", "soc,unet", status=1)
     assert "unet learns from a cohort; train it (--train unet --input samplesheet.csv)" in output
     output = run(tmp_path, "--simulate", 6, "--train", "unet,loti", status=1)
-    assert "--train: loti cannot be trained; lmi and unet" in output
+    assert "--train: loti cannot be trained; lmi and gliomap, unet can" in output
 
 
 def test_help_lists_every_parameter(tmp_path: Path) -> None:

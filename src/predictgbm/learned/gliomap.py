@@ -6,8 +6,8 @@ peritumoral voxels where the follow-up enhances are recurrence, the others are n
 :mod:`~predictgbm.learned.radiomics` of each. PREDICT-GBM, arXiv 2509.13360, for what its benchmark adds: the
 apparent diffusion coefficient, the correction by distance, and the core ahead of everything.
 
-Trained on the user's cohort, in two steps: :func:`draw_sample` once for each exam, then :func:`train`. Scikit-learn is
-needed for the second alone; what it learned is kept as plain arrays.
+:mod:`~predictgbm.learned.gliomap_training` trains it on the user's cohort. What scikit-learn has learned there is kept
+as plain arrays, so that predicting needs nothing more.
 """
 
 from __future__ import annotations
@@ -35,29 +35,10 @@ CONTRASTS = ("t1", "t1c", "t2", "flair", "adc")
 HALF_MM = 20.0
 #: The peritumoral region ends here, in mm: beyond, the correction is below 0.02.
 REACH_MM = 22.0
-#: Most voxels of recurrence that one exam gives to the training, and of no recurrence.
-SAMPLES = 600
-#: Trees of one classifier, and samples that each leaf holds at least.
-TREES, LEAF = 100, 10
+#: What holds the classifiers in the folder of a training.
+FILE = "gliomap.npz"
 #: Voxels whose features are in memory at a time.
 CHUNK = 10_000
-
-
-class Sample(NamedTuple):
-    """What one exam gives to the training.
-
-    Attributes
-    ----------
-    patient : whose exam it is
-    features : float32 array of shape (n, columns); as many voxels of recurrence as of none
-    recurrence : bool array of shape (n,)
-    share : of recurrence in the peritumoral region, 0 to 1
-    """
-
-    patient: str
-    features: NDArray[np.float32]
-    recurrence: NDArray[np.bool_]
-    share: float
 
 
 class Forest(NamedTuple):
@@ -143,8 +124,16 @@ class Model:
             )
         return found
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to an ``.npz`` file of plain arrays."""
+    @staticmethod
+    def join(models: Sequence[Model]) -> Model:
+        """Return one model with the classifiers of several, which have the same features."""
+        forests, seen, share, columns = zip(
+            *((m.forests, m.seen, m.share, m.columns) for m in models), strict=True
+        )
+        return Model(sum(forests, ()), sum(seen, ()), sum(share, ()), columns[0])
+
+    def save(self, path: str | os.PathLike[str], **record: Any) -> None:
+        """Write the model to an ``.npz`` file of plain arrays, with further ones beside it."""
         patients = sorted(set().union(*self.seen))
         arrays: dict[str, Any] = {
             "columns": self.columns,
@@ -154,19 +143,21 @@ class Model:
         }
         for c, forest in enumerate(self.forests):
             arrays |= {f"{c}.{name}": array for name, array in forest._asdict().items()}
-        np.savez_compressed(path, **arrays)
+        with Path(path).open("wb") as file:
+            np.savez_compressed(file, **arrays, **record)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Model:
-        """Read what :meth:`save` wrote; nothing in the file is executed.
+        """Read what :meth:`save` wrote, a file or the folder of a training; nothing in it is executed.
 
         Raises
         ------
         ModelError
             If the file cannot be read or holds something else.
         """
+        path = Path(path) / FILE if Path(path).is_dir() else Path(path)
         try:
-            with np.load(Path(path), allow_pickle=False) as archive:
+            with np.load(path, allow_pickle=False) as archive:
                 columns = int(archive["columns"])
                 patients, seen, share = (archive[name] for name in ("patients", "seen", "share"))
                 forests = tuple(
@@ -262,122 +253,6 @@ def survey(
     return Surroundings(tumor, around, distance, Radiomics(images, around[box], spacing), box)
 
 
-def draw_sample(
-    patient: str,
-    surroundings: Surroundings,
-    recurrence: NDArray[np.bool_],
-    seed: int = 0,
-    most: int = SAMPLES,
-) -> Sample:
-    """Draw as many voxels of recurrence as of none from the peritumoral region of an exam.
-
-    Parameters
-    ----------
-    patient
-        Name of the patient, by which a classifier knows later whom it saw.
-    surroundings
-        Of the exam, see :func:`survey`.
-    recurrence : bool array of shape (nx, ny, nz)
-        Enhancing tumour of the registered follow-up.
-    seed
-        Draws the voxels.
-    most
-        Voxels of either kind; fewer where the region has fewer. Without recurrence in the region there is none.
-    """
-    candidates = np.flatnonzero(surroundings.region)
-    recurs = recurrence.ravel()[candidates]
-    count = min(most, int(recurs.sum()), int((~recurs).sum()))
-    rng = np.random.default_rng(seed)
-    chosen = np.zeros(surroundings.region.size, bool)
-    for kind in (recurs, ~recurs):
-        chosen[rng.choice(candidates[kind], count, replace=False)] = True
-    mask = chosen.reshape(surroundings.region.shape)
-    return Sample(patient, surroundings.describe(mask), recurrence[mask], float(recurs.mean()))
-
-
-def train(
-    samples: Sequence[Sample],
-    held_out: Sequence[Sequence[str]],
-    seed: int = 0,
-    trees: int = TREES,
-    jobs: int = 1,
-) -> Model:
-    """Train one classifier for each split of a cohort, on the patients that the split does not hold out.
-
-    Extremely randomised trees: Geurts P, Ernst D, Wehenkel L. Machine Learning 63:3-42, 2006,
-    doi:10.1007/s10994-006-6226-1.
-
-    Parameters
-    ----------
-    samples
-        Of all exams, see :func:`draw_sample`.
-    held_out
-        Patients that each split holds out.
-    seed
-        Of the trees.
-    trees
-        Trees of each classifier.
-    jobs
-        Cores to use; the result does not depend on it.
-
-    Raises
-    ------
-    ModelError
-        If scikit-learn is absent, or a split leaves no recurrence to learn from.
-    """
-    try:
-        from sklearn.ensemble import ExtraTreesClassifier
-    except ImportError as error:
-        raise ModelError(
-            f"training GlioMap needs scikit-learn: pip install scikit-learn ({error})"
-        ) from error
-    forests, seen, shares = [], [], []
-    for split, out in enumerate(held_out):
-        used = [sample for sample in samples if sample.patient not in set(out)]
-        if not any(sample.recurrence.any() for sample in used):
-            raise ModelError(
-                f"split {split + 1}: none of its {len(used)} exams has recurrence within {REACH_MM:g} mm of the "
-                "tumour, there is nothing to learn from; give more patients"
-            )
-        classifier = ExtraTreesClassifier(
-            trees, min_samples_leaf=LEAF, random_state=seed + split, n_jobs=jobs
-        )
-        classifier.fit(
-            np.concatenate([sample.features for sample in used]),
-            np.concatenate([sample.recurrence for sample in used]),
-        )
-        forests.append(_join([tree.tree_ for tree in classifier.estimators_]))
-        seen.append(frozenset(sample.patient for sample in used))
-        shares.append(float(np.mean([sample.share for sample in used])))
-    return Model(tuple(forests), tuple(seen), tuple(shares), samples[0].features.shape[1])
-
-
-def _join(trees: Sequence[Any]) -> Forest:
-    """Return scikit-learn's trees as one forest."""
-    sizes = [tree.node_count for tree in trees]
-    roots = np.cumsum([0, *sizes[:-1]])
-
-    def collect(attribute: str) -> NDArray[Any]:
-        return np.concatenate([getattr(tree, attribute) for tree in trees])
-
-    exact = collect("threshold")
-    threshold = exact.astype(np.float32)
-    # Features are float32: rounded down, a threshold divides them as before.
-    threshold[threshold > exact] = np.nextafter(threshold[threshold > exact], np.float32(-np.inf))
-    left, right = (collect(side) for side in ("children_left", "children_right"))
-    leaf = left < 0
-    shift = np.repeat(roots, sizes)
-    value = collect("value")[:, 0]
-    return Forest(
-        roots.astype(np.int32),
-        np.where(leaf, -1, collect("feature")).astype(np.int32),
-        threshold,
-        np.where(leaf, -1, left + shift).astype(np.int32),
-        np.where(leaf, -1, right + shift).astype(np.int32),
-        (value[:, 1] / value.sum(axis=1)).astype(np.float32),
-    )
-
-
 @kernel
 def _descend(features, roots, feature, threshold, left, right, value, out):  # type: ignore[no-untyped-def]
     """Write the mean over the trees of the value of each voxel's leaf."""
@@ -410,7 +285,7 @@ def predict(
     brain_mask: NDArray[np.bool_],
     spacing: Spacing,
     patient: str,
-    model: Model | str,
+    weights: Model | str | os.PathLike[str],
     seed: int = 0,
 ) -> Prediction:
     """Predict the probability of recurrence around the tumour by the classifiers that never saw the patient.
@@ -426,8 +301,8 @@ def predict(
         Voxel size in mm, may be anisotropic.
     patient
         Name by which the model may know the patient; one that it does not know is predicted by all classifiers.
-    model
-        What :func:`train` returned, or a file of it.
+    weights
+        Folder that a training left, a file in it, or the model itself.
     seed
         Not used: nothing is random.
 
@@ -443,7 +318,7 @@ def predict(
         If there is no ADC, no core or cavity, no brain around it, the model cannot be used, or all of its classifiers
         were trained on this patient.
     """
-    used = model if isinstance(model, Model) else Model.load(model)
+    used = weights if isinstance(weights, Model) else Model.load(weights)
     classifiers = used.unseen(patient)
     contrasts = {"t1": t1, "t1c": t1c, "t2": t2, "flair": flair, "adc": adc}
     around = survey(contrasts, tumor_seg, brain_mask, spacing)
