@@ -102,12 +102,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--exam", type=Path, required=True, help="folder of a prepared pre-operative exam")
-    parser.add_argument("--models", help="names, with commas (default: all)")
+    parser.add_argument("--models", help="names, with commas (default: all that need no training)")
     parser.add_argument("--picture", type=Path, help="PNG of all maps")
     parser.add_argument("--recurrence", type=Path, help="labels of the follow-up on the exam's grid, to draw")
     args = parser.parse_args()
     entries = {m["name"]: m for m in yaml.safe_load((ROOT / "assets/models.yml").read_text())["models"]}
-    names = args.models.split(",") if args.models else list(entries)
+    untrained = [name for name, entry in entries.items() if "training" not in entry]
+    names = args.models.split(",") if args.models else untrained
     exam = Exam(args.exam)
     core, whole = (region(exam.array("tumor_seg"), kind) for kind in (CORE, WHOLE_TUMOR))
     ml = float(np.prod(exam.reference.spacing)) / 1000

@@ -29,9 +29,11 @@ exam = {
     "gm": np.where(brain, 0.3, 0).astype(np.float32),
     "csf": np.where(brain, 0.1, 0).astype(np.float32),
 }
-for model in (loti, fisher_kpp, gliodil):
+isotropic = np.zeros((*brain.shape, 6), np.float32)
+isotropic[..., [0, 2, 5]] = 1
+for model, further in ((loti, {}), (fisher_kpp, {}), (fisher_kpp, {"tensor": isotropic}), (gliodil, {})):
     names = inspect.signature(model.predict).parameters
-    inputs = {name: array for name, array in exam.items() if name in names}
+    inputs = {name: array for name, array in exam.items() if name in names} | further
     short = {"iterations": 1} if "iterations" in names else {}
     model.predict(**inputs, **short, spacing=(4.0, 4.0, 4.0), seed=0)
     print(f"{model.__name__}: compiled")
