@@ -15,7 +15,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="Writes for each split who trains, who decides when training ends (validation) and who is held out; "
-        "and the cohort of each patient. Patients without recurrence to learn from are left out.",
+        "the cohort of each patient; and why patients without recurrence to learn from are left out.",
     )
     parser.add_argument(
         "--selection", type=Path, required=True, help="follow-up of each patient, from select_followups.py"
@@ -46,6 +46,7 @@ def main() -> int:
         source = args.given or f"{len(cases)} patients with recurrence"
         print(f"ERROR: {source}: {error}", file=sys.stderr)
         return 2
+    document["left_out"] = {p["patient"]: p["reason"] for p in patients if p["status"] != "evaluated"}
     document["cohorts"] = {case.patient: case.cohort for case in cases}
     args.out.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
     return 0

@@ -7,7 +7,19 @@ import argparse
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("predictgbm", "numpy", "nibabel", "numba", "edt", "scipy", "pandas", "multiqc", "torch", "monai", "scikit-learn")
+PACKAGES = (
+    "predictgbm",
+    "numpy",
+    "nibabel",
+    "numba",
+    "edt",
+    "scipy",
+    "pandas",
+    "multiqc",
+    "torch",
+    "monai",
+    "scikit-learn",
+)
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ TINY = {"base": 4, "levels": 3, "patch": 16, "batch": 2, "epochs": 1}
 
 def selection(status: str = "evaluated") -> dict[str, Any]:
     patients = [
-        {"patient": p, "cohort": "AB"[n % 2], "status": status, "tumor_core_ml": float(n)}
+        {"patient": p, "cohort": "AB"[n % 2], "status": status, "reason": None, "tumor_core_ml": float(n)}
         for n, p in enumerate(PATIENTS)
     ]
     return {"patients": patients, "flow": []}
@@ -45,11 +45,12 @@ def draw(tmp_path: Path, content: dict[str, Any], *options: str | Path) -> int:
 
 def test_splits_are_drawn_given_or_by_cohort(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     content = selection()
-    content["patients"][0]["status"] = "excluded"
+    content["patients"][0] |= {"status": "excluded", "reason": "no follow-up"}
     assert draw(tmp_path, content, "--splits", "2") == 0
     drawn = json.loads((tmp_path / "splits.json").read_text())
     assert sorted(p for s in drawn["splits"].values() for p in s["held_out"]) == PATIENTS[1:]
     assert drawn["cohorts"] == {p: "AB"[n % 2] for n, p in enumerate(PATIENTS) if n}
+    assert drawn["left_out"] == {"001": "no follow-up"}
     shutil.copy(tmp_path / "splits.json", tmp_path / "earlier.json")
     assert draw(tmp_path, content, "--given", tmp_path / "earlier.json") == 0
     assert json.loads((tmp_path / "splits.json").read_text()) == drawn
