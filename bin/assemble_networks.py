@@ -64,7 +64,7 @@ def main() -> int:
         table.writerow(["network", "epoch", "training_loss", "validation_loss"])
         for name, network in card["networks"].items():
             for epoch, losses in enumerate(network["history"], 1):
-                table.writerow([name, epoch, *(f"{loss:.6g}" for loss in losses)])
+                table.writerow([name, epoch, *("" if loss is None else f"{loss:.6g}" for loss in losses)])
     draw_curves(args.out / "curves.png", card["networks"])
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,7 @@ def test_no_patient_is_predicted_by_a_classifier_that_saw_it(model: Model) -> No
     assert model.unseen("a") == model.unseen("b") == [0]
     assert model.unseen("c") == [1]
     assert model.unseen("new") == [0, 1]
-    only = [Model((f,), (s,), (p,), model.columns) for f, s, p in zip(*_parts(model), strict=True)]
+    only = [Model((f,), (s,), (p,), model.columns, SPACING) for f, s, p in zip(*_parts(model), strict=True)]
     assert np.array_equal(run(0, "a", model), run(0, "new", only[0]))
     assert np.array_equal(run(2, "c", model), run(2, "new", only[1]))
     assert not np.array_equal(run(0, "a", model), run(0, "c", model))
@@ -164,7 +165,8 @@ def _parts(model: Model) -> tuple[tuple[Forest, ...], tuple[frozenset[str], ...]
 def test_what_a_held_out_patient_shows_does_not_reach_its_classifier() -> None:
     rng = np.random.default_rng(0)
     samples = [
-        Sample(p, rng.normal(size=(60, 5)).astype(np.float32), np.arange(60) < 30, 0.1) for p in "abcd"
+        Sample(p, rng.normal(size=(60, 5)).astype(np.float32), np.arange(60) < 30, 0.1, SPACING)
+        for p in "abcd"
     ]
     changed = [s._replace(features=s.features**3, share=0.9) if s.patient in "ab" else s for s in samples]
     one, other = (train_all(s, trees=5) for s in (samples, changed))
@@ -181,7 +183,7 @@ def test_trees_are_those_of_scikit_learn() -> None:
     # Few values: many of them are thresholds or next to one.
     x = rng.integers(0, 5, (400, 6)).astype(np.float32) / 3
     y = rng.random(400) < 0.2 + 0.6 * (x[:, 0] > x[:, 1])
-    model = train([Sample("a", x, y, 0.5)], seed=7, trees=15)
+    model = train([Sample("a", x, y, 0.5, SPACING)], seed=7, trees=15)
     theirs = ExtraTreesClassifier(15, min_samples_leaf=LEAF, random_state=7).fit(x, y)
     assert model.forests[0](x) == pytest.approx(theirs.predict_proba(x)[:, 1], abs=1e-6)
 
@@ -194,7 +196,7 @@ def test_odds_are_those_of_the_region() -> None:
             for v, t in ((0, "i4"), (-1, "i4"), (0, "f4"), (-1, "i4"), (-1, "i4"), (0.8, "f4"))
         )
     )
-    model = Model((leaf,), (frozenset(),), (0.1,), 1)
+    model = Model((leaf,), (frozenset(),), (0.1,), 1, SPACING)
     # 0.8 among as many of both kinds: a likelihood ratio of 4.
     assert model(np.zeros((3, 1), np.float32), [0]) == pytest.approx([4 * 0.1 / (4 * 0.1 + 0.9)] * 3)
 
@@ -217,6 +219,7 @@ def test_model_is_kept_in_a_file(model: Model, tmp_path: Path) -> None:
     path = tmp_path / "gliomap.npz"
     model.save(path)
     read = Model.load(path)
+    assert read.spacing == SPACING
     assert (read.seen, read.share, read.columns) == (model.seen, model.share, model.columns)
     assert np.array_equal(run(0, "a", str(path)), run(0, "a", model))
 
@@ -239,16 +242,26 @@ def test_damaged_trees_are_refused(model: Model, tmp_path: Path, name: str, valu
     array = getattr(model.forests[0], name).copy()
     array[0] = value
     damaged = Model(
-        (model.forests[0]._replace(**{name: array}),), model.seen[:1], model.share[:1], model.columns
+        (model.forests[0]._replace(**{name: array}),), model.seen[:1], model.share[:1], model.columns, SPACING
     )
     damaged.save(tmp_path / "gliomap.npz")
     with pytest.raises(ModelError, match="damaged"):
         Model.load(tmp_path / "gliomap.npz")
 
 
+def test_exam_of_other_voxels_is_refused(model: Model) -> None:
+    other = replace(model, spacing=(1.0, 1.0, 1.0))
+    with pytest.raises(ModelError, match="prepare the exam on such a grid"):
+        run(0, "new", other)
+    one = Sample("a", np.zeros((2, 1), np.float32), np.array([True, False]), 0.5, SPACING)
+    samples = [one, one._replace(spacing=(1.0, 1.0, 1.0))]
+    with pytest.raises(TrainingError, match="bring all exams to one grid"):
+        train(samples)
+
+
 def test_model_of_other_features_is_refused(model: Model) -> None:
     with pytest.raises(ModelError, match="train it anew"):
-        run(0, "a", Model(model.forests, model.seen, model.share, model.columns + 1))
+        run(0, "a", Model(model.forests, model.seen, model.share, model.columns + 1, SPACING))
 
 
 def test_exam_that_cannot_be_used_is_refused(model: Model) -> None:
@@ -275,13 +288,15 @@ def test_classifiers_of_a_training_are_assembled(tmp_path: Path) -> None:
             inputs = {**contrasts, "tumor_seg": labels, "brain_mask": brain}
             if name == "z":
                 del inputs["adc"]
+            if name == "y":
+                inputs["adc"] = np.zeros(SHAPE, np.float32)
             found.append(TrainingExam(name, inputs, SPACING, recurrence))
         return found
 
     splits = {
         "splits": {
-            "1": {"training": ["c", "z"], "validation": ["d"], "held_out": ["a", "b"]},
-            "2": {"training": ["a"], "validation": ["b"], "held_out": ["c", "d", "z"]},
+            "1": {"training": ["c", "z"], "validation": ["d"], "held_out": ["a", "b", "y"]},
+            "2": {"training": ["a", "b"], "validation": ["y"], "held_out": ["c", "d", "z"]},
         }
     }
     files, losses = [], []
@@ -297,7 +312,8 @@ def test_classifiers_of_a_training_are_assembled(tmp_path: Path) -> None:
         )
     assert [epoch for epoch, _, _ in losses] == [1, 1]
     assert max(loss for _, loss, _ in losses) < np.log(2), "no better than a coin"
-    card = gliomap_training.assemble(tmp_path / "gliomap", files, splits, dict.fromkeys("abcdz", "A"))
+    assert np.isnan(losses[1][2])
+    card = gliomap_training.assemble(tmp_path / "gliomap", files, splits, dict.fromkeys("abcdyz", "A"))
     assert card["networks"]["split-1_seed-0"]["training"] == ["c"], "an exam without ADC was trained on"
     contrasts, labels, brain, _ = make_exam(ord("a"))
     found = gliomap.predict(
@@ -309,9 +325,10 @@ def test_classifiers_of_a_training_are_assembled(tmp_path: Path) -> None:
         weights=tmp_path / "gliomap",
     )
     assert found.parameters["classifiers"] == 1
+    assert card["networks"]["split-2_seed-0"]["history"][0][1] is None
     leaky = {"splits": {"1": splits["splits"]["2"], "2": splits["splits"]["1"]}}
     with pytest.raises(ModelError, match="was trained on c, whom its split holds out"):
-        gliomap_training.assemble(tmp_path / "leaky", files, leaky, dict.fromkeys("abcdz", "A"))
+        gliomap_training.assemble(tmp_path / "leaky", files, leaky, dict.fromkeys("abcdyz", "A"))
     with pytest.raises(TrainingError, match="setting depth is unknown"):
         gliomap_training.train_network(
             [], [], split="1", seed=0, settings={"depth": 1}, file=files[0], report=lambda *_: None

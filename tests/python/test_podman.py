@@ -32,7 +32,7 @@ def images(podman: dict[str, str]) -> dict[str, str]:
         options.append(f"--volume={CERTIFICATES}:/run/certificates.crt:ro")
         env["PIP_CERT"] = "/run/certificates.crt"
     done = subprocess.run(
-        [ROOT / "containers" / "build", "podman"],
+        [ROOT / "containers" / "build", "podman", *FAMILIES],
         cwd="/",
         env=env | {"BUILD_OPTIONS": " ".join(options)},
         stdout=subprocess.PIPE,

@@ -536,3 +536,29 @@ def test_networks_that_do_not_belong_together_are_refused(trained: list[Path], t
         unet.write_file(tmp_path / "other.pt", content)
         with pytest.raises(ModelError, match=reason):
             unet.assemble(tmp_path, [trained[0], tmp_path / "other.pt"], SPLITS, COHORTS)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"base": "16"}, {"levels": 2}, {"rate": -1.0}, {"batch": True}]
+)
+def test_settings_out_of_range_are_named(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(ModelError, match=f"setting {name} is .* or more"):
+        Settings(**wrong)
+
+
+def test_a_loss_that_is_not_a_number_ends_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unet_training, "validation_loss", lambda *_: math.nan)
+    with pytest.raises(TrainingError, match="not a number after epoch 1; lower the learning rate"):
+        train([sample(0)], [sample(1)], TINY, split="1", seed=0, checkpoint=tmp_path / "n")
+
+
+def test_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:
+    short = replace(TINY, epochs=1)
+    train([sample(0)], [sample(1)], short, split="1", seed=0, checkpoint=tmp_path / "n")
+    changed = sample(0)
+    changed.labels[0, 5, 5, 5] ^= 1
+    with pytest.raises(TrainingError, match="of a training with another data"):
+        train([changed], [sample(1)], short, split="1", seed=0, checkpoint=tmp_path / "n")

@@ -27,6 +27,7 @@ from predictgbm.growth import ModelError, Prediction
 from predictgbm.growth.compilation import kernel
 from predictgbm.labels import CORE, Tumor, region
 from predictgbm.learned.radiomics import Radiomics, Spacing, filter_image, normalise_contrast
+from predictgbm.learned.training import SPACING_TOLERANCE
 from predictgbm.masks import bounding_box
 from predictgbm.planning import distance_um
 
@@ -89,12 +90,14 @@ class Model:
     seen : for each classifier, the patients that it was trained on
     share : for each classifier, the mean share of recurrence in their peritumoral regions
     columns : number of features
+    spacing : voxel size in mm of the exams
     """
 
     forests: tuple[Forest, ...]
     seen: tuple[frozenset[str], ...]
     share: tuple[float, ...]
     columns: int
+    spacing: Spacing
 
     def __call__(self, features: NDArray[np.float32], classifiers: Sequence[int]) -> NDArray[np.float32]:
         """Return the mean probability of recurrence by some of the classifiers, shape (n,).
@@ -127,16 +130,16 @@ class Model:
     @staticmethod
     def join(models: Sequence[Model]) -> Model:
         """Return one model with the classifiers of several, which have the same features."""
-        forests, seen, share, columns = zip(
-            *((m.forests, m.seen, m.share, m.columns) for m in models), strict=True
-        )
-        return Model(sum(forests, ()), sum(seen, ()), sum(share, ()), columns[0])
+        forests, seen, share = zip(*((m.forests, m.seen, m.share) for m in models), strict=True)
+        first = models[0]
+        return Model(sum(forests, ()), sum(seen, ()), sum(share, ()), first.columns, first.spacing)
 
     def save(self, path: str | os.PathLike[str], **record: Any) -> None:
         """Write the model to an ``.npz`` file of plain arrays, with further ones beside it."""
         patients = sorted(set().union(*self.seen))
         arrays: dict[str, Any] = {
             "columns": self.columns,
+            "spacing": np.array(self.spacing, float),
             "patients": np.array(patients, np.str_),
             "seen": np.array([[p in seen for p in patients] for seen in self.seen]),
             "share": np.array(self.share),
@@ -159,6 +162,7 @@ class Model:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 columns = int(archive["columns"])
+                x, y, z = archive["spacing"].tolist()
                 patients, seen, share = (archive[name] for name in ("patients", "seen", "share"))
                 forests = tuple(
                     Forest(*(archive[f"{c}.{name}"] for name in Forest._fields)) for c in range(len(share))
@@ -172,7 +176,7 @@ class Model:
             raise ModelError(
                 f"{path}: cannot be read as a model of GlioMap ({error}); train one on your cohort"
             ) from error
-        return Model(forests, saw, tuple(share.tolist()), columns)
+        return Model(forests, saw, tuple(share.tolist()), columns, (x, y, z))
 
 
 def correct_distance(distance_mm: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
@@ -190,6 +194,7 @@ class Surroundings(NamedTuple):
     distance : float array of the same shape, distance to the tumour in mm
     radiomics : of the region, on the part of the grid that ``box`` cuts out
     box : slices
+    spacing : voxel size in mm
     """
 
     tumor: NDArray[np.bool_]
@@ -197,6 +202,7 @@ class Surroundings(NamedTuple):
     distance: NDArray[np.float32]
     radiomics: Radiomics
     box: tuple[slice, slice, slice]
+    spacing: Spacing
 
     def describe(self, voxels: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Return the features of voxels of the region, in C order, shape (n, columns)."""
@@ -250,7 +256,7 @@ def survey(
     for name in CONTRASTS:
         image = normalise_contrast(np.asarray(contrasts[name])[box], inside[box])
         images |= {f"{name}_{filtered}": band for filtered, band in filter_image(image, spacing)}
-    return Surroundings(tumor, around, distance, Radiomics(images, around[box], spacing), box)
+    return Surroundings(tumor, around, distance, Radiomics(images, around[box], spacing), box, spacing)
 
 
 @kernel
@@ -319,6 +325,11 @@ def predict(
         were trained on this patient.
     """
     used = weights if isinstance(weights, Model) else Model.load(weights)
+    if not np.allclose(spacing, used.spacing, rtol=SPACING_TOLERANCE):
+        raise ModelError(
+            f"the exam has voxels of {spacing} mm, those of the training had {used.spacing}; prepare the exam on such "
+            "a grid or train on exams like it"
+        )
     classifiers = used.unseen(patient)
     contrasts = {"t1": t1, "t1c": t1c, "t2": t2, "flair": flair, "adc": adc}
     around = survey(contrasts, tumor_seg, brain_mask, spacing)

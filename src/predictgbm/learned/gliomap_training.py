@@ -16,8 +16,9 @@ from sklearn.ensemble import ExtraTreesClassifier
 import predictgbm
 from predictgbm.growth import ModelError
 from predictgbm.learned.gliomap import CONTRASTS, FILE, REACH_MM, Forest, Model, Surroundings, survey
+from predictgbm.learned.radiomics import Spacing
 from predictgbm.learned.splits import check_splits
-from predictgbm.learned.training import TrainingError, TrainingExam
+from predictgbm.learned.training import SPACING_TOLERANCE, TrainingError, TrainingExam
 
 #: Most voxels of recurrence that one exam gives to the training, and of no recurrence.
 SAMPLES = 600
@@ -34,12 +35,14 @@ class Sample(NamedTuple):
     features : float32 array of shape (n, columns); as many voxels of recurrence as of none
     recurrence : bool array of shape (n,)
     share : of recurrence in the peritumoral region, 0 to 1
+    spacing : voxel size in mm
     """
 
     patient: str
     features: NDArray[np.float32]
     recurrence: NDArray[np.bool_]
     share: float
+    spacing: Spacing
 
 
 def draw_sample(
@@ -72,7 +75,9 @@ def draw_sample(
     for kind in (recurs, ~recurs):
         chosen[rng.choice(candidates[kind], count, replace=False)] = True
     mask = chosen.reshape(surroundings.region.shape)
-    return Sample(patient, surroundings.describe(mask), recurrence[mask], float(recurs.mean()))
+    return Sample(
+        patient, surroundings.describe(mask), recurrence[mask], float(recurs.mean()), surroundings.spacing
+    )
 
 
 def train(samples: Sequence[Sample], seed: int = 0, trees: int = TREES, jobs: int = 1) -> Model:
@@ -95,12 +100,17 @@ def train(samples: Sequence[Sample], seed: int = 0, trees: int = TREES, jobs: in
     Raises
     ------
     TrainingError
-        If there is no recurrence to learn from.
+        If there is no recurrence to learn from, or voxel sizes differ.
     """
     if not any(sample.recurrence.any() for sample in samples):
         raise TrainingError(
             f"none of the {len(samples)} exams has recurrence within {REACH_MM:g} mm of the tumour, there is nothing "
             "to learn from; give more patients"
+        )
+    spacings = [sample.spacing for sample in samples]
+    if not np.allclose(spacings, np.median(spacings, axis=0), rtol=SPACING_TOLERANCE):
+        raise TrainingError(
+            f"voxel sizes from {np.min(spacings, axis=0)} to {np.max(spacings, axis=0)} mm; bring all exams to one grid"
         )
     classifier = ExtraTreesClassifier(trees, min_samples_leaf=LEAF, random_state=seed, n_jobs=jobs)
     classifier.fit(
@@ -112,6 +122,7 @@ def train(samples: Sequence[Sample], seed: int = 0, trees: int = TREES, jobs: in
         (frozenset(sample.patient for sample in samples),),
         (float(np.mean([sample.share for sample in samples])),),
         samples[0].features.shape[1],
+        samples[0].spacing,
     )
 
 
@@ -151,9 +162,9 @@ def train_network(
     file: Path,
     report: Callable[[int, float, float], None],
 ) -> None:
-    """Train one classifier; see :mod:`predictgbm.learned.training`. Exams without ADC are passed over.
+    """Train one classifier; see :mod:`predictgbm.learned.training`. Exams that the model refuses are passed over.
 
-    Its losses are the cross-entropy of balanced samples; validation decides nothing.
+    They are those without ADC, above all. Losses are the cross-entropy of balanced samples; validation decides nothing.
 
     Parameters
     ----------
@@ -163,46 +174,45 @@ def train_network(
     Raises
     ------
     TrainingError
-        If a setting is unknown, or no exam of a part has ADC and recurrence near the tumour.
+        If a setting is unknown, or as :func:`train`.
     """
     if unknown := sorted(settings.keys() - {"samples", "trees"}):
         raise TrainingError(f"setting {', '.join(unknown)} is unknown; known are samples, trees")
+    most = settings.get("samples", SAMPLES)
     drawn = [
-        [
-            draw_sample(
-                exam.patient,
-                survey(
-                    {name: exam.inputs.get(name) for name in CONTRASTS},
-                    exam.inputs["tumor_seg"],
-                    exam.inputs["brain_mask"],
-                    exam.spacing,
-                ),
-                exam.recurrence,
-                seed,
-                settings.get("samples", SAMPLES),
-            )
-            for exam in part
-            if "adc" in exam.inputs
-        ]
-        for part in (training, validation)
+        [sample for exam in part if (sample := _sample(exam, seed, most))] for part in (training, validation)
     ]
-    if not all(drawn):
-        raise TrainingError("no exam of the training or of the validation part has ADC; the model needs it")
+    if not drawn[0]:
+        raise TrainingError("no exam of the training part has ADC, which the model needs")
     model = train(drawn[0], seed, settings.get("trees", TREES), int(os.environ.get("OMP_NUM_THREADS", "1")))
     losses = [_cross_entropy(model, samples) for samples in drawn]
     report(1, *losses)
+    # JSON has no NaN.
+    history = [[loss if np.isfinite(loss) else None for loss in losses]]
     record = {
         "split": split,
         "seed": seed,
         "settings": dict(settings),
         "validation": sorted({sample.patient for sample in drawn[1]}),
-        "history": [losses],
+        "history": history,
     }
     model.save(file, record=np.array(json.dumps(record)))
 
 
+def _sample(exam: TrainingExam, seed: int, most: int) -> Sample | None:
+    contrasts = {name: exam.inputs.get(name) for name in CONTRASTS}
+    try:
+        around = survey(contrasts, exam.inputs["tumor_seg"], exam.inputs["brain_mask"], exam.spacing)
+    except ModelError as error:
+        print(f"patient {exam.patient} is passed over: {error}", flush=True)
+        return None
+    return draw_sample(exam.patient, around, exam.recurrence, seed, most)
+
+
 def _cross_entropy(model: Model, samples: Sequence[Sample]) -> float:
-    """Return the mean cross-entropy of balanced samples, in nats; ln 2 is that of a coin."""
+    """Return the mean cross-entropy of balanced samples, in nats; ln 2 is that of a coin. NaN where there are none."""
+    if not samples:
+        return float("nan")
     found = model.forests[0](np.concatenate([sample.features for sample in samples])).clip(1e-6, 1 - 1e-6)
     came = np.concatenate([sample.recurrence for sample in samples])
     return float(-np.mean(np.log(np.where(came, found, 1 - found)))) if came.size else float("nan")

@@ -6,6 +6,7 @@ drawn from the patients that are not held out. A patient is in one part of a spl
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -94,6 +95,8 @@ def check_splits(document: Mapping[str, Any], patients: Iterable[str]) -> None:
     if not document.get("splits"):
         raise SplitError("splits: none in the file; it is not one that this project wrote")
     for name, split in document["splits"].items():
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise SplitError(f"split '{name}': a name has letters, digits, - and _ only")
         try:
             parts = [split[key] for key in ("training", "validation", "held_out")]
         except (KeyError, TypeError):

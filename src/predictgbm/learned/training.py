@@ -18,6 +18,9 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+#: Voxel sizes that differ by more than this share are not the same.
+SPACING_TOLERANCE = 0.1
+
 
 class TrainingError(ValueError):
     """A network cannot be trained; the message says why."""

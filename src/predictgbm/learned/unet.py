@@ -19,7 +19,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ from predictgbm.growth import ModelError, Prediction
 from predictgbm.growth.distance import core_mask
 from predictgbm.labels import CORE, Tumor, region
 from predictgbm.learned.splits import check_splits
+from predictgbm.learned.training import SPACING_TOLERANCE
 from predictgbm.masks import bounding_box
 from predictgbm.planning import distance_um, fill_holes
 
@@ -48,8 +49,6 @@ CONTRASTS = ("t1c", "flair", "adc")
 CHANNELS = 6 + len(Tumor)
 #: Voxels by which neighbouring windows of the prediction overlap.
 OVERLAP = 16
-#: Voxel sizes that differ by more than this share are not the same.
-SPACING_TOLERANCE = 0.1
 
 Vector = tuple[float, float, float]
 
@@ -87,6 +86,14 @@ class Settings:
     miss_small: float = 0.95
     miss_large: float = 0.8
     drop: float = 0.1
+
+    def __post_init__(self) -> None:
+        least = {"base": 1, "levels": 3, "patch": 8, "batch": 1, "epochs": 1, "patience": 1}
+        for name, value in asdict(self).items():
+            kinds = (int,) if name in least else (int, float)
+            if isinstance(value, bool) or not isinstance(value, kinds) or value < least.get(name, 0):
+                what = f"a whole number of {least[name]}" if name in least else "a number of 0"
+                raise ModelError(f"setting {name} is {value!r}, expected {what} or more")
 
     @property
     def multiple(self) -> int:

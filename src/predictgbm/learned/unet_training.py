@@ -6,6 +6,7 @@ was not, to the bit on a CPU with the same number of threads, and however many p
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,10 +35,11 @@ from monai.transforms import (
 )
 from torch.nn import functional
 
+import predictgbm
+from predictgbm.growth import ModelError
 from predictgbm.labels import CORE, Tumor
-from predictgbm.learned.training import TrainingError, TrainingExam
+from predictgbm.learned.training import SPACING_TOLERANCE, TrainingError, TrainingExam
 from predictgbm.learned.unet import (
-    SPACING_TOLERANCE,
     Sample,
     Settings,
     apply,
@@ -202,19 +204,21 @@ def train_network(
     Raises
     ------
     TrainingError
-        If a setting is unknown, or as :func:`train`.
+        If a setting is unknown or out of its range, a brain mask is empty, or as :func:`train`.
     """
     known = {field.name for field in fields(Settings)}
     if unknown := sorted(settings.keys() - known):
         raise TrainingError(f"setting {', '.join(unknown)} is unknown; known are {', '.join(sorted(known))}")
-    first, second = (
-        [
-            make_sample(exam.patient, **exam.inputs, spacing=exam.spacing, recurrence=exam.recurrence)
-            for exam in part
-        ]
-        for part in (training, validation)
-    )
-    train(first, second, Settings(**settings), split=split, seed=seed, checkpoint=file, report=report)
+    chosen = Settings(**settings)
+    first, second = ([_sample(exam) for exam in part] for part in (training, validation))
+    train(first, second, chosen, split=split, seed=seed, checkpoint=file, report=report)
+
+
+def _sample(exam: TrainingExam) -> Sample:
+    try:
+        return make_sample(exam.patient, **exam.inputs, spacing=exam.spacing, recurrence=exam.recurrence)
+    except ModelError as error:
+        raise TrainingError(f"patient {exam.patient}: {error}") from error
 
 
 def train(
@@ -273,7 +277,7 @@ def train(
     best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     if path.exists():
         state = read_file(path)
-        known = ("settings", "split", "seed", "training", "validation")
+        known = ("settings", "split", "seed", "training", "validation", "data", "code")
         if other := [key for key in known if state["record"][key] != record[key]]:
             raise TrainingError(
                 f"{path}: is of a training with another {', '.join(other)}; name another file or remove it"
@@ -313,6 +317,10 @@ def train(
             optimiser.step()
             losses.append(float(value.detach()))
         history.append([float(np.mean(losses)), validation_loss(network, validation, settings, device)])
+        if not np.isfinite(history[-1]).all():
+            raise TrainingError(
+                f"the loss is not a number after epoch {epoch}; lower the learning rate (rate)"
+            )
         record["best_epoch"] = 1 + int(np.argmin([pair[1] for pair in history]))
         if record["best_epoch"] == epoch:
             best = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
@@ -365,10 +373,21 @@ def _describe(
         "spacing_mm": [round(float(h), 3) for h in typical],
         "training": names[0],
         "validation": names[1],
+        "data": _checksum([*training, *validation]),
+        "code": predictgbm.__version__,
         "history": [],
         "best_epoch": 0,
         "finished": False,
     }
+
+
+def _checksum(samples: Sequence[Sample]) -> str:
+    """Return a checksum of all that is learned from."""
+    found = hashlib.sha256()
+    for sample in samples:
+        for array in (sample.tissues, sample.contrasts, sample.labels, sample.brain, sample.target):
+            found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def _largest(samples: Sequence[Sample]) -> tuple[int, ...]:

@@ -190,6 +190,9 @@ def selectTraining(Map values, List known) {
         error("--train: ${unable.join(', ')} cannot be trained; lmi and ${able*.name.join(', ')} can")
     }
     def settings = values.train_settings ? readDocument(values.train_settings.toString()) : [:]
+    if (!(settings instanceof Map) || settings.any { _name, values_of_model -> !(values_of_model instanceof Map) }) {
+        error("--train_settings: ${values.train_settings} is no list of settings by model, such as unet: {epochs: 50}")
+    }
     def strange = settings.keySet() - able*.name
     if (strange) {
         error("--train_settings: ${strange.join(', ')} is no model that can be trained; ${able*.name.join(', ')} can")

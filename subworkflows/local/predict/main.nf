@@ -9,8 +9,9 @@ include { MODEL_CHECKMAP  } from '../../../modules/local/model/checkmap/main.nf'
 include { lostTasks       } from '../initialise/main.nf'
 
 // A parameter of a model that is named as one of the pipeline's takes its value from there, so that --margin is one margin.
+// Weights that an entry names are its own; --weights is a folder of many.
 def withParameters(Map entry, Map values) {
-    def parameters = (entry.parameters ?: [:]).collectEntries { name, value -> [(name): values.containsKey(name) ? values[name] : value] }
+    def parameters = (entry.parameters ?: [:]).collectEntries { name, value -> [(name): name != 'weights' && values.containsKey(name) ? values[name] : value] }
     return parameters ? entry + [parameters: parameters] : entry
 }
 

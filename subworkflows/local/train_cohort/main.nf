@@ -29,17 +29,19 @@ workflow TRAIN_COHORT {
         .flatMap { splits, training ->
             def seeds = (0..<training.seeds).collect { number -> params.seed + number }
             [readDocument(splits).splits.keySet().toList(), seeds].combinations { split, seed ->
-                // A split may be called as a cohort is, with spaces and slashes.
-                def id = "${training.entry.name}_split-${split.replaceAll(/[^A-Za-z0-9.-]/, '_')}_seed-${seed}".toString()
+                def id = "${training.entry.name}_split-${split}_seed-${seed}".toString()
                 tuple([id: id, model: training.entry.name, split: split, seed: seed], training.entry, training.settings)
             }
         }
+    def checkpoints = params.train_checkpoints ? file(params.train_checkpoints, type: 'dir') : null
+    // A container could not be given a folder that is not there yet.
+    checkpoints?.mkdirs()
     NETWORK_TRAIN(
         ch_network,
         ch_case.map { cases -> cases.collect { _patient, exam, _segmentation -> exam } },
         ch_case.map { cases -> cases.collect { _patient, _exam, segmentation -> segmentation } },
         ch_splits,
-        params.train_checkpoints ? file(params.train_checkpoints, type: 'dir').toString() : '',
+        checkpoints ? checkpoints.toString() : '',
     )
 
     NETWORK_ASSEMBLE(

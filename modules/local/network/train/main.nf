@@ -2,8 +2,14 @@ process NETWORK_TRAIN {
     tag "${meta.model} split ${meta.split} seed ${meta.seed}"
     label 'process_training'
     label 'family_learning'
-    // The folder of unfinished trainings is no input, so that its changes are no reason to train again; a container has to be told of it.
-    containerOptions { !checkpoints ? '' : "${workflow.containerEngine in ['docker', 'podman'] ? '--volume' : '--bind'} ${checkpoints}:${checkpoints}" }
+    // The folder of unfinished trainings is no input, so that its changes are no reason to train again: a container has to be
+    // told of it, and of the GPU.
+    containerOptions {
+        def docker = workflow.containerEngine in ['docker', 'podman']
+        def folder = checkpoints ? "${docker ? '--volume' : '--bind'} '${checkpoints}:${checkpoints}'" : ''
+        def gpu = !task.accelerator ? '' : docker ? '--gpus all' : '--nv'
+        workflow.containerEngine ? "${folder} ${gpu}".trim() : ''
+    }
 
     input:
     tuple val(meta), val(entry), val(settings)
@@ -18,7 +24,7 @@ process NETWORK_TRAIN {
 
     script:
     def args = task.ext.args ?: ''
-    def keep = checkpoints ? "--checkpoint ${checkpoints}/${meta.id}.part" : ''
+    def keep = checkpoints ? "--checkpoint '${checkpoints}/${meta.id}.part'" : ''
     """
     cat > entry.json <<'END_OF_ENTRY'
     ${groovy.json.JsonOutput.toJson(entry)}
@@ -26,7 +32,7 @@ process NETWORK_TRAIN {
     cat > settings.json <<'END_OF_SETTINGS'
     ${groovy.json.JsonOutput.toJson(settings)}
     END_OF_SETTINGS
-    train_network.py --entry entry.json --exams exams --recurrences recurrences --splits ${splits} --split '${meta.split}' \\
+    train_network.py --entry entry.json --exams exams --recurrences recurrences --splits ${splits} --split ${meta.split} \\
         --seed ${meta.seed} --settings settings.json --out ${meta.id} --cpus ${task.cpus} ${keep} ${args}
     print_versions.py ${task.process} > versions.yml
     """
