@@ -41,6 +41,7 @@ def choose_device() -> str:
 def open_record(
     training: Sequence[tuple[str, Vector]],
     validation: Sequence[tuple[str, Vector]],
+    *,
     settings: Mapping[str, Any],
     split: str,
     seed: int,
@@ -204,17 +205,13 @@ class Ensemble:
                 )
             shutil.copyfile(path, folder / f"{name}.pt")
             best = record["history"][record["best_epoch"] - 1]
+            shared = ("split", "seed", "settings", "spacing_mm", "finished")
             card["networks"][name] = {
                 "sha256": _sha256(folder / f"{name}.pt"),
-                "training": record["training"],
-                "validation": record["validation"],
+                **{key: value for key, value in record.items() if key not in shared},
                 "epochs": len(record["history"]),
-                "best_epoch": record["best_epoch"],
                 "training_loss": best[0],
                 "validation_loss": best[1],
-                "history": record["history"],
-                "device": record["device"],
-                "torch": record["torch"],
             }
         if not card["networks"]:
             raise ModelError("no network was given")

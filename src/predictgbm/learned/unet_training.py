@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from torch.nn import functional
 
 from predictgbm.labels import CORE, Tumor
 from predictgbm.learned.cards import check_same, choose_device, open_record, write_file
-from predictgbm.learned.training import TrainingError, TrainingExam
+from predictgbm.learned.training import TrainingExam, fill_settings
 from predictgbm.learned.unet import (
     Ensemble,
     Sample,
@@ -201,9 +201,7 @@ def train_network(
     TrainingError
         If a setting is unknown, or as :func:`train`.
     """
-    known = {field.name for field in fields(Settings)}
-    if unknown := sorted(settings.keys() - known):
-        raise TrainingError(f"setting {', '.join(unknown)} is unknown; known are {', '.join(sorted(known))}")
+    chosen = fill_settings(Settings, settings)
     first, second = (
         [
             make_sample(exam.patient, **exam.inputs, spacing=exam.spacing, recurrence=exam.recurrence)
@@ -211,7 +209,7 @@ def train_network(
         ]
         for part in (training, validation)
     )
-    train(first, second, Settings(**settings), split=split, seed=seed, checkpoint=file, report=report)
+    train(first, second, chosen, split=split, seed=seed, checkpoint=file, report=report)
 
 
 def train(
@@ -257,7 +255,7 @@ def train(
         If the checkpoint cannot be read.
     """
     parts = ([(sample.patient, sample.spacing) for sample in part] for part in (training, validation))
-    record = open_record(*parts, asdict(settings), split, seed)
+    record = open_record(*parts, settings=asdict(settings), split=split, seed=seed)
     device = choose_device()
     path = Path(checkpoint)
     torch.manual_seed(seed)
