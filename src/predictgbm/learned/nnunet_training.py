@@ -4,9 +4,9 @@ While a training is unfinished, ``FILE.nnunet`` beside its file holds what nnU-N
 the last epoch, from where a training that was cut off goes on. That checkpoint is read by nnU-Net, which executes what
 is in it; of the finished file nothing is executed.
 
-The seed draws the first weights, and with one CPU the samples too. With more, nnU-Net's processes draw samples by
-chances of their own, and on a GPU sums come in any order: the same seed then gives another network, alike but not the
-same; so does a training that was cut off.
+The seed draws the first weights, and with one CPU the samples too. With more, the processes that prepare samples draw
+them by chances of their own, and on a GPU sums come in any order: the same seed then gives another network, alike but
+not the same; so does a training that was cut off.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ assemble = Ensemble.assemble
 
 #: nnU-Net wants a number and a name.
 DATASET = "Dataset001_recurrence"
+#: Bytes of shared memory below which no other process prepares samples: a dozen batches of the usual patch need half.
+SHARED = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -187,8 +189,9 @@ def _train(
     report: Callable[[int, float, float], None],
 ) -> None:
     """Train what is prepared, from the last checkpoint on, and write the network."""
-    # The main process computes, the others prepare samples.
-    with _environment(folder, _cpus() - 1):
+    # This process computes, others prepare samples, unless memory to hand them over is short, as in many containers.
+    helpers = _cpus() - 1 if shutil.disk_usage("/dev/shm").free >= SHARED else 0
+    with _environment(folder, helpers):
         trainer = get_trainer_from_args(
             DATASET, settings.configuration, 0, settings.trainer, device=torch.device(choose_device())
         )
