@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from predictgbm.learned import unet
+from predictgbm.learned import cards, unet
 from predictgbm.learned.splits import Case, draw_splits
 from predictgbm.learned.unet import Settings, build_network
 
@@ -57,8 +57,8 @@ def make_folder(folder: Path, settings: Settings) -> None:
         "torch": str(torch.__version__),
     }
     network = build_network(settings)
-    unet.write_file(folder / "network.pt", {"record": record, "weights": network.state_dict()})
-    unet.assemble(folder / "model", [folder / "network.pt"], splits, cohorts)
+    cards.write_file(folder / "network.pt", {"record": record, "weights": network.state_dict()})
+    unet.Ensemble.assemble(folder / "model", [folder / "network.pt"], splits, cohorts)
 
 
 def main() -> None:
@@ -80,7 +80,7 @@ def main() -> None:
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     parameters = sum(p.numel() for p in build_network(settings).parameters())
-    print(f"torch {torch.__version__}, {args.threads} threads, {unet.choose_device()}; base {args.base}")
+    print(f"torch {torch.__version__}, {args.threads} threads, {cards.choose_device()}; base {args.base}")
     print(
         f"{parameters / 1e6:.1f} M parameters, box {tuple(args.box)}, windows {unet.window(args.box, settings)}"
     )

@@ -623,7 +623,7 @@ def test_models_that_learn_need_a_training(tmp_path: Path) -> None:
     output = run(tmp_path, "--simulate", 1, "--models", "soc,unet", status=1)
     assert "unet learns from a cohort; train it (--train unet --input samplesheet.csv)" in output
     output = run(tmp_path, "--simulate", 6, "--train", "unet,loti", "-stub-run", status=1)
-    assert "--train: loti cannot be trained; lmi and gliomap, unet can" in output
+    assert "--train: loti cannot be trained; lmi and gliomap, unet, nnunet can" in output
 
 
 def test_help_lists_every_parameter(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ pytest.importorskip("monai", reason="MONAI is not installed: pip install 'predic
 from scipy import ndimage  # noqa: E402
 
 from predictgbm.growth import ModelError, distance  # noqa: E402
-from predictgbm.learned import unet, unet_training  # noqa: E402
+from predictgbm.learned import cards, unet, unet_training  # noqa: E402
 from predictgbm.learned.splits import Case, draw_splits  # noqa: E402
 from predictgbm.learned.training import TrainingError  # noqa: E402
 from predictgbm.learned.unet import Ensemble, Sample, Settings, make_sample  # noqa: E402
@@ -241,7 +241,7 @@ def parts(count: int = 5) -> tuple[list[Sample], list[Sample]]:
 
 
 def state(path: Path) -> dict[str, Any]:
-    return dict(unet.read_file(path)["weights"])
+    return dict(Ensemble.read_file(path)["weights"])
 
 
 def test_resumed_training_is_the_uninterrupted_one(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_resumed_training_is_the_uninterrupted_one(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             run("parts.pt", stop)
         with pytest.raises(ModelError, match="not finished; resume it"):
-            unet.assemble(tmp_path / "x", [tmp_path / "parts.pt"], SPLITS, COHORTS)
+            Ensemble.assemble(tmp_path / "x", [tmp_path / "parts.pt"], SPLITS, COHORTS)
     assert run("parts.pt") == whole
     assert len(whole["history"]) == 3
     assert whole["finished"]
@@ -360,7 +360,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture
 def folder(trained: list[Path], tmp_path: Path) -> Path:
-    unet.assemble(tmp_path / "model", trained, SPLITS, COHORTS)
+    Ensemble.assemble(tmp_path / "model", trained, SPLITS, COHORTS)
     return tmp_path / "model"
 
 
@@ -372,7 +372,7 @@ def predict(folder: Path, patient: str, seed: int = 300, **changed: Any) -> Any:
 
 def test_card_says_what_the_networks_are(folder: Path) -> None:
     card = json.loads((folder / "card.json").read_text())
-    assert (card["model"], card["version"]) == ("unet", unet.VERSION)
+    assert (card["model"], card["version"]) == ("unet", cards.VERSION)
     assert card["splits"] == SPLITS
     assert card["cohorts"] == COHORTS
     assert Settings(**card["settings"]) == ONE_EPOCH
@@ -396,7 +396,7 @@ def test_no_patient_is_predicted_by_a_network_that_saw_them(
     monkeypatch.setattr(Ensemble, "network", lambda self, name: used.append(name) or read(self, name))
     saw = {}
     for path in trained:
-        record = unet.read_file(path)["record"]
+        record = Ensemble.read_file(path)["record"]
         saw[f"split-{record['split']}_seed-{record['seed']}"] = {*record["training"], *record["validation"]}
     for patient in NAMES:
         used.clear()
@@ -420,11 +420,11 @@ def test_networks_that_saw_whom_they_hold_out_are_refused(tmp_path: Path) -> Non
         path = tmp_path / f"{i}.pt"
         train(training, validation, ONE_EPOCH, split="1", seed=0, checkpoint=path)
         with pytest.raises(ModelError, match=f"used {outsider}, who is not in that part"):
-            unet.assemble(tmp_path / "model", [path], SPLITS, COHORTS)
+            Ensemble.assemble(tmp_path / "model", [path], SPLITS, COHORTS)
 
 
 def test_patient_whom_every_network_saw_is_refused(trained: list[Path], tmp_path: Path) -> None:
-    unet.assemble(tmp_path, trained[1:3], SPLITS, COHORTS)
+    Ensemble.assemble(tmp_path, trained[1:3], SPLITS, COHORTS)
     seen = SPLITS["splits"]["1"]["held_out"][0]
     with pytest.raises(ModelError, match=f"every network saw patient {seen}.*Train the split"):
         predict(tmp_path, seen)
@@ -496,13 +496,13 @@ def test_faulty_folders_are_refused(folder: Path, trained: list[Path], tmp_path:
     text = card.read_text()
     for change, reason in [
         ({"version": 99}, "has version 99, expected"),
-        ({"model": "gliomap"}, "not the card of a U-Net"),
+        ({"model": "gliomap"}, "not the card of U-Net"),
         ({"settings": {"colour": 1}}, "settings: .*colour"),
     ]:
         card.write_text(json.dumps(json.loads(text) | change))
         with pytest.raises(ModelError, match=reason):
             predict(folder, "stranger")
-    card.write_text(json.dumps({"model": "unet", "version": unet.VERSION}))
+    card.write_text(json.dumps({"model": "unet", "version": cards.VERSION}))
     with pytest.raises(ModelError, match="lacks cohorts, networks, settings, spacing_mm"):
         predict(folder, "stranger")
     card.write_text(text[:200])
@@ -523,19 +523,19 @@ def test_files_that_run_code_are_refused(folder: Path) -> None:
 
 def test_networks_that_do_not_belong_together_are_refused(trained: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="a second network split-1_seed-0"):
-        unet.assemble(tmp_path, [trained[0], trained[0]], SPLITS, COHORTS)
+        Ensemble.assemble(tmp_path, [trained[0], trained[0]], SPLITS, COHORTS)
     with pytest.raises(ModelError, match="no network"):
-        unet.assemble(tmp_path, [], SPLITS, COHORTS)
+        Ensemble.assemble(tmp_path, [], SPLITS, COHORTS)
     for change, reason in [
         ({"settings": {}}, "other settings"),
         ({"spacing_mm": [1.0, 1.0, 1.0]}, "trained on 1 x 1 x 1 mm, networks before it on 4 x 4 x 4 mm"),
         ({"split": "7"}, "split 7 is not one of 1, 2, 3"),
     ]:
-        content = unet.read_file(trained[1])
+        content = Ensemble.read_file(trained[1])
         content["record"] |= change
-        unet.write_file(tmp_path / "other.pt", content)
+        cards.write_file(tmp_path / "other.pt", content)
         with pytest.raises(ModelError, match=reason):
-            unet.assemble(tmp_path, [trained[0], tmp_path / "other.pt"], SPLITS, COHORTS)
+            Ensemble.assemble(tmp_path, [trained[0], tmp_path / "other.pt"], SPLITS, COHORTS)
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,28 @@ that never saw that patient.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, NamedTuple, TypeVar
 
 from numpy.typing import NDArray
 
 #: Voxel sizes that differ by more than this share are not the same.
 SPACING_TOLERANCE = 0.1
 
+Settings = TypeVar("Settings")
+
 
 class TrainingError(ValueError):
     """A network cannot be trained; the message says why."""
+
+
+def fill_settings(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
+    """Return settings of a dataclass, with defaults where none is given; raises TrainingError for an unknown one."""
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(given.keys() - known):
+        raise TrainingError(f"setting {', '.join(unknown)} is unknown; known are {', '.join(sorted(known))}")
+    return kind(**given)
 
 
 class TrainingExam(NamedTuple):

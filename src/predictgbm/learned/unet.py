@@ -3,25 +3,17 @@
 Source: Zimmer L, Weidner J, Balcerak M, et al. PREDICT-GBM: a multi-center platform to advance personalized
 glioblastoma radiotherapy planning. npj Digital Medicine 2025, arXiv 2509.13360, doi:10.48550/arXiv.2509.13360.
 
-Here are the network, what it sees, the folder that keeps an ensemble of networks, and the prediction by those of them
-that never saw the patient. :mod:`predictgbm.learned.unet_training` trains them. ``docs/models.md`` tells which figures
-are the source's and which were chosen here.
-
-A folder holds ``card.json`` and one ``*.pt`` per network. The card says for each network which patients it saw, in
-training or in choosing the training's end; it is taken from the training itself, not from the plan of it.
+Here are the network, what it sees, and the prediction by those of an ensemble (:mod:`predictgbm.learned.cards`) that
+never saw the patient. :mod:`predictgbm.learned.unet_training` trains them. ``docs/models.md`` tells which figures are
+the source's and which were chosen here.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import pickle
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,25 +24,20 @@ from monai.transforms import NormalizeIntensity
 from numpy.typing import NDArray
 from scipy import ndimage
 
-import predictgbm
 from predictgbm.growth import ModelError, Prediction
 from predictgbm.growth.distance import core_mask
 from predictgbm.labels import CORE, Tumor, region
-from predictgbm.learned.splits import check_splits
-from predictgbm.learned.training import SPACING_TOLERANCE
+from predictgbm.learned import cards
+from predictgbm.learned.cards import Vector, choose_device
 from predictgbm.masks import bounding_box
 from predictgbm.planning import distance_um, fill_holes
 
-#: Version of the folder's layout.
-VERSION = 1
 #: Images that an exam may lack, in the order of their channels.
 CONTRASTS = ("t1c", "flair", "adc")
 #: Channels of the network: white matter, grey matter, CSF; three contrasts; one per tumour label.
 CHANNELS = 6 + len(Tumor)
 #: Voxels by which neighbouring windows of the prediction overlap.
 OVERLAP = 16
-
-Vector = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -244,155 +231,11 @@ def apply(network: torch.nn.Module, sample: Sample, settings: Settings, device: 
     return torch.as_tensor(logits).float()
 
 
-def choose_device() -> str:
-    """Return ``cuda`` where there is such a GPU, else ``cpu``."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+class Ensemble(cards.Ensemble):
+    """The folder of trained U-Nets."""
 
-
-def write_file(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a mapping of tensors and plain values; never half of it under its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    torch.save(dict(content), part)
-    part.replace(path)
-
-
-def read_file(path: Path) -> dict[str, Any]:
-    """Read what :func:`write_file` wrote; nothing in the file is executed.
-
-    Raises
-    ------
-    ModelError
-        If the file is absent, cut off, or something else.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(
-            f"{path}: cannot be read as a network of U-Net ({reason}); copy it again, or train it"
-        ) from error
-    if not isinstance(content, dict) or not {"record", "weights"} <= content.keys():
-        raise ModelError(f"{path}: is not a network of U-Net; unet_training.train makes some")
-    return content
-
-
-def assemble(
-    folder: str | os.PathLike[str],
-    networks: Iterable[str | os.PathLike[str]],
-    splits: Mapping[str, Any],
-    cohorts: Mapping[str, str],
-) -> dict[str, Any]:
-    """Make a model folder of trained networks and return its card.
-
-    Parameters
-    ----------
-    folder
-        To write to.
-    networks
-        Files that :func:`predictgbm.learned.unet_training.train` left, one per split and seed.
-    splits
-        What they were trained by, see :mod:`predictgbm.learned.splits`.
-    cohorts
-        Cohort of each patient.
-
-    Raises
-    ------
-    ModelError
-        If a file cannot be read, a training is not finished, a network saw a patient whom its split holds out, two are
-        of one split and seed, or settings or voxel sizes differ.
-    SplitError
-        If the splits do not fit the patients.
-    """
-    check_splits(splits, cohorts)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    card: dict[str, Any] = {
-        "model": "unet",
-        "version": VERSION,
-        "code": predictgbm.__version__,
-        "splits": dict(splits),
-        "cohorts": dict(cohorts),
-        "networks": {},
-    }
-    for path in map(Path, networks):
-        record = read_file(path)["record"]
-        name = f"split-{record['split']}_seed-{record['seed']}"
-        if not record["finished"]:
-            raise ModelError(f"{path}: the training is not finished; resume it")
-        if name in card["networks"]:
-            raise ModelError(f"{path}: a second network {name}")
-        if record["split"] not in splits["splits"]:
-            raise ModelError(f"{path}: split {record['split']} is not one of {', '.join(splits['splits'])}")
-        split = splits["splits"][record["split"]]
-        for part in ("training", "validation"):
-            if strangers := sorted(set(record[part]) - set(split[part])):
-                raise ModelError(
-                    f"{path}: {part} used {', '.join(strangers)}, who is not in that part of its split"
-                )
-        if card.setdefault("settings", record["settings"]) != record["settings"]:
-            raise ModelError(f"{path}: was trained with other settings than the networks before it")
-        spacing = card.setdefault("spacing_mm", record["spacing_mm"])
-        if not np.allclose(spacing, record["spacing_mm"], rtol=SPACING_TOLERANCE):
-            raise ModelError(
-                f"{path}: was trained on {_size(record['spacing_mm'])}, networks before it on {_size(spacing)}"
-            )
-        shutil.copyfile(path, folder / f"{name}.pt")
-        best = record["history"][record["best_epoch"] - 1]
-        card["networks"][name] = {
-            "sha256": _sha256(folder / f"{name}.pt"),
-            "training": record["training"],
-            "validation": record["validation"],
-            "epochs": len(record["history"]),
-            "best_epoch": record["best_epoch"],
-            "training_loss": best[0],
-            "validation_loss": best[1],
-            "history": record["history"],
-            "device": record["device"],
-            "torch": record["torch"],
-        }
-    if not card["networks"]:
-        raise ModelError("no network was given")
-    (folder / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    return card
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """A model folder: its place and its card. Networks are read when they are asked for."""
-
-    folder: Path
-    card: dict[str, Any]
-
-    @staticmethod
-    def load(folder: str | os.PathLike[str]) -> Ensemble:
-        """Read the card of a folder.
-
-        Raises
-        ------
-        ModelError
-            If it is absent, unreadable, of another model or of another version.
-        """
-        path = Path(folder) / "card.json"
-        try:
-            card = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"{path}: cannot be read ({error}); give the folder of a trained U-Net"
-            ) from error
-        if not isinstance(card, dict) or card.get("model") != "unet":
-            raise ModelError(f"{path}: is not the card of a U-Net")
-        if card.get("version") != VERSION:
-            raise ModelError(
-                f"{path}: has version {card.get('version')}, expected {VERSION}; train with this package"
-            )
-        if missing := {"settings", "spacing_mm", "cohorts", "networks"} - card.keys():
-            raise ModelError(f"{path}: lacks {', '.join(sorted(missing))}")
-        return Ensemble(Path(folder), card)
+    model = "unet"
+    title = "U-Net"
 
     @property
     def settings(self) -> Settings:
@@ -402,26 +245,6 @@ class Ensemble:
         except TypeError as error:
             raise ModelError(f"{self.folder / 'card.json'}: settings: {error}") from error
 
-    def unseen_by(self, patient: str) -> list[str]:
-        """Return the networks that never saw a patient, in training or in choosing the training's end.
-
-        Raises
-        ------
-        ModelError
-            If there is none.
-        """
-        names = [
-            name
-            for name, seen in self.card["networks"].items()
-            if patient not in seen["training"] and patient not in seen["validation"]
-        ]
-        if not names:
-            raise ModelError(
-                f"{self.folder}: every network saw patient {patient}; nothing it says of them would count. "
-                "Train the split that holds this patient out"
-            )
-        return names
-
     def network(self, name: str) -> torch.nn.Module:
         """Read one network.
 
@@ -430,15 +253,14 @@ class Ensemble:
         ModelError
             If its file is absent, not the one that the card describes, or does not fit the settings.
         """
-        path = self.folder / f"{name}.pt"
-        content = read_file(path)
-        if _sha256(path) != self.card["networks"][name]["sha256"]:
-            raise ModelError(f"{path}: is not the file that card.json describes; copy the whole folder again")
+        content = self.read(name)
         network = build_network(self.settings)
         try:
             network.load_state_dict(content["weights"])
         except RuntimeError as error:
-            raise ModelError(f"{path}: does not fit the settings of card.json: {error}") from error
+            raise ModelError(
+                f"{self.folder / name}.pt: does not fit the settings of card.json: {error}"
+            ) from error
         return network
 
 
@@ -489,12 +311,7 @@ def predict(
         another size than those of the training.
     """
     ensemble = Ensemble.load(weights)
-    trained = ensemble.card["spacing_mm"]
-    if not np.allclose(spacing, trained, rtol=SPACING_TOLERANCE):
-        raise ModelError(
-            f"the exam has voxels of {_size(spacing)}, the networks of {weights} were trained on {_size(trained)}; "
-            "prepare the exam on such a grid or train on exams like it"
-        )
+    ensemble.check_spacing(spacing)
     core = core_mask(tumor_seg)
     names = ensemble.unseen_by(patient)
     sample = make_sample(
@@ -530,7 +347,3 @@ def predict(
     return Prediction(
         score.clip(0, 1), {"networks": names, "known_patient": patient in ensemble.card["cohorts"]}, spread
     )
-
-
-def _size(spacing: Sequence[float]) -> str:
-    return " x ".join(f"{h:g}" for h in spacing) + " mm"

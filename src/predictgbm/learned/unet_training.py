@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +35,21 @@ from monai.transforms import (
 )
 from torch.nn import functional
 
-import predictgbm
 from predictgbm.growth import ModelError
 from predictgbm.labels import CORE, Tumor
-from predictgbm.learned.training import SPACING_TOLERANCE, TrainingError, TrainingExam
+from predictgbm.learned.cards import check_same, choose_device, open_record, write_file
+from predictgbm.learned.training import TrainingError, TrainingExam, fill_settings
 from predictgbm.learned.unet import (
+    Ensemble,
     Sample,
     Settings,
     apply,
-    assemble,
     build_network,
-    choose_device,
     make_sample,
     network_input,
-    read_file,
-    write_file,
 )
 
-__all__ = ["assemble", "train", "train_network"]
+assemble = Ensemble.assemble
 
 #: Median volume of the core in the source's cohort, in ml: the volume at which misses weigh halfway between both ends.
 MEDIAN_CORE_ML = 27.5
@@ -206,10 +203,7 @@ def train_network(
     TrainingError
         If a setting is unknown or out of its range, a brain mask is empty, or as :func:`train`.
     """
-    known = {field.name for field in fields(Settings)}
-    if unknown := sorted(settings.keys() - known):
-        raise TrainingError(f"setting {', '.join(unknown)} is unknown; known are {', '.join(sorted(known))}")
-    chosen = Settings(**settings)
+    chosen = fill_settings(Settings, settings)
     first, second = ([_sample(exam) for exam in part] for part in (training, validation))
     train(first, second, chosen, split=split, seed=seed, checkpoint=file, report=report)
 
@@ -244,7 +238,7 @@ def train(
     split, seed
         Which network of the ensemble this is; the seed draws weights, order and augmentation.
     checkpoint
-        File to write after each epoch. In the end :func:`predictgbm.learned.unet.assemble` takes it.
+        File to write after each epoch. In the end :data:`assemble` takes it.
     workers
         Processes that prepare samples beside this one.
     report
@@ -263,12 +257,10 @@ def train(
     ModelError
         If the checkpoint cannot be read.
     """
-    record = _describe(training, validation, settings, split, seed)
+    parts = ([(sample.patient, sample.spacing) for sample in part] for part in (training, validation))
+    data = _checksum([*training, *validation])
+    record = open_record(*parts, settings=asdict(settings), split=split, seed=seed, data=data)
     device = choose_device()
-    record |= {
-        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
-        "torch": str(torch.__version__),
-    }
     path = Path(checkpoint)
     torch.manual_seed(seed)
     # Channels last halves the time of a step on a CPU.
@@ -276,12 +268,8 @@ def train(
     optimiser = torch.optim.AdamW(network.parameters(), settings.rate, weight_decay=settings.decay)
     best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     if path.exists():
-        state = read_file(path)
-        known = ("settings", "split", "seed", "training", "validation", "data", "code")
-        if other := [key for key in known if state["record"][key] != record[key]]:
-            raise TrainingError(
-                f"{path}: is of a training with another {', '.join(other)}; name another file or remove it"
-            )
+        state = Ensemble.read_file(path)
+        check_same(path, state["record"], record)
         record, best = state["record"], state["weights"]
         if record["finished"]:
             return record
@@ -345,40 +333,6 @@ def validation_loss(
         logits = apply(network, sample, settings, device)
         values.append(float(loss(logits, target, labels, brain, [sample.core_ml], settings)))
     return float(np.mean(values))
-
-
-def _describe(
-    training: Sequence[Sample], validation: Sequence[Sample], settings: Settings, split: str, seed: int
-) -> dict[str, Any]:
-    """Return the record of a training that has not begun."""
-    names = [sorted({sample.patient for sample in part}) for part in (training, validation)]
-    for part, patients in zip(("training", "validation"), names, strict=True):
-        if not patients:
-            raise TrainingError(f"split {split}: no exam for {part}")
-    if both := sorted(set(names[0]) & set(names[1])):
-        raise TrainingError(
-            f"split {split}: {', '.join(both)} would train and validate; draw splits by patient"
-        )
-    spacings = [sample.spacing for part in (training, validation) for sample in part]
-    typical = np.median(spacings, axis=0)
-    if not np.allclose(spacings, typical, rtol=SPACING_TOLERANCE):
-        raise TrainingError(
-            f"split {split}: voxel sizes from {np.min(spacings, axis=0)} to {np.max(spacings, axis=0)} mm; "
-            "bring all exams to one grid"
-        )
-    return {
-        "settings": asdict(settings),
-        "split": split,
-        "seed": seed,
-        "spacing_mm": [round(float(h), 3) for h in typical],
-        "training": names[0],
-        "validation": names[1],
-        "data": _checksum([*training, *validation]),
-        "code": predictgbm.__version__,
-        "history": [],
-        "best_epoch": 0,
-        "finished": False,
-    }
 
 
 def _checksum(samples: Sequence[Sample]) -> str:
