@@ -18,6 +18,7 @@ PACKAGES = (
     "multiqc",
     "torch",
     "monai",
+    "nnunetv2",
     "scikit-learn",
 )
 

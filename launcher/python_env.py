@@ -229,7 +229,7 @@ def add(family: str) -> None:
         return
     with exclusive(f"python-{zlib.crc32(str(ROOT).encode()):08x}"):
         with step(f"installing {FAMILIES[family]} (several GB, once)"):
-            pip_install(VENV / "bin" / "python", *PINNED, "-r", lock)
+            pip_install(VENV / "bin" / "python", *PINNED, "--no-build-isolation", "-r", lock)
         STAMP.write_text(json.dumps(_stamp() | {family: digest(lock)}, indent=1) + "\n")
 
 
