@@ -294,8 +294,6 @@ def main() -> int:
         # The folder appears when it is complete, so that nothing reads half an exam.
         partial = args.out_dir.with_name(f"{args.out_dir.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        if row["meta"]["role"] != "preop":
-            exam.tensor = None  # no model reads that of a follow-up
         write_exam(exam, partial)
         write_quality(args.quality, row["meta"], "conversion", measure(exam), note=note(exam))
         shown = {column: exam.images[column] for column in GREY_COLUMNS if column in exam.images}

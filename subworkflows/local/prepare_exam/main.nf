@@ -34,9 +34,10 @@ workflow PREPARE_EXAM {
         params.hdbet_weights ? file(params.hdbet_weights, checkIfExists: true) : [],
     )
     ch_mask = ch_brain.given.map { meta, columns -> tuple(meta, columns.brain_mask) }.mix(BRAIN_EXTRACT.out.mask)
+    // No model reads the tensor of a follow-up.
     ch_ready = ch_native
         .join(ch_mask)
-        .map { meta, columns, mask -> tuple(meta, columns.findAll { column, _path -> column != 'brain_mask' }.values().toList(), mask) }
+        .map { meta, columns, mask -> tuple(meta, columns.findAll { column, _path -> column != 'brain_mask' && !(column == 'tensor' && meta.role == 'followup') }.values().toList(), mask) }
 
     EXAM_ALIGN(ch_ready, ch_atlas)
 

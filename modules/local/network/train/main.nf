@@ -8,7 +8,9 @@ process NETWORK_TRAIN {
         def docker = workflow.containerEngine in ['docker', 'podman']
         def folder = checkpoints ? "${docker ? '--volume' : '--bind'} '${checkpoints}:${checkpoints}'" : ''
         def gpu = !task.accelerator ? '' : docker ? '--gpus all' : '--nv'
-        workflow.containerEngine ? "${folder} ${gpu}".trim() : ''
+        // Processes that prepare samples hand them over in shared memory, of which these engines give little.
+        def shared = docker ? '--shm-size 8g' : ''
+        workflow.containerEngine ? "${folder} ${gpu} ${shared}".trim() : ''
     }
 
     input:
