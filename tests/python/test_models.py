@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import textwrap
 from pathlib import Path
@@ -36,10 +37,12 @@ def written(folder, *entries):
 def test_shipped_models_are_valid_and_their_functions_take_what_is_listed():
     models = read_models(MODELS, SCHEMA)
     assert list(models)[:4] == ["soc", "distance", "loti", "fisherkpp"]
+    trains = all(importlib.util.find_spec(name) for name in ("torch", "monai", "nnunetv2"))
     for model in models.values():
-        assert callable(load_function(model))
         assert model.title
         assert model.citation
+        if model.family != "learning" or trains:
+            assert callable(load_function(model))
 
 
 def test_external_models_come_after_the_shipped(tmp_path):
