@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from predictgbm.growth import fisher_kpp
-from predictgbm.growth.anisotropy import DIRECTIONS, edge_weights
+from predictgbm.growth.anisotropy import edge_weights
 from predictgbm.growth.calibration import CORE_THRESHOLD, DAYS, EDEMA_THRESHOLD, gaussian_seeds
 from predictgbm.growth.solver import FisherKPP, relative_diffusivity
+from predictgbm.neighbours import DIRECTIONS
 from predictgbm.tensors import COMPONENTS, along_axes, mean_diffusivity, rotate, shape_of_diffusion
 
 

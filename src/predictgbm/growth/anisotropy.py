@@ -9,8 +9,7 @@ doi:10.1007/s10851-013-0446-3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import permutations, product
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,9 @@ from numba import prange
 from numpy.typing import NDArray
 
 from predictgbm.growth.compilation import kernel, serial_kernel
+from predictgbm.neighbours import DIRECTIONS, shifted
 from predictgbm.tensors import COMPONENTS, mean_diffusivity
 
-#: One of each pair of opposite directions to the 26 neighbours of a voxel.
-DIRECTIONS = np.array([e for e in product((-1, 0, 1), repeat=3) if e > (0, 0, 0)])
 #: A tensor that needs farther neighbours than the 26 is made rounder by so many of these shares, at most 1.
 ROUNDING_STEP = 0.05
 #: Weights below this share of the trace are rounding errors.
@@ -74,15 +72,6 @@ def largest_exchange(edges: NDArray[Any]) -> float:
     for weights, direction in zip(edges, DIRECTIONS, strict=True):
         total += weights + shifted(weights, -direction)
     return float(total.max())
-
-
-def shifted(field: NDArray[Any], offset: Sequence[int] | NDArray[np.int64]) -> NDArray[Any]:
-    """Return what lies at x + offset, for every voxel x of a volume; 0 outside."""
-    result = np.zeros_like(field)
-    here = tuple(slice(max(0, -o), n - max(0, o)) for o, n in zip(offset, field.shape, strict=True))
-    there = tuple(slice(max(0, o), n - max(0, -o)) for o, n in zip(offset, field.shape, strict=True))
-    result[here] = field[there]
-    return result
 
 
 def _reached(tissue: NDArray[np.bool_], direction: NDArray[np.int64]) -> NDArray[np.bool_]:

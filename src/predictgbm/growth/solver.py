@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from predictgbm.growth import anisotropy, kernels
 from predictgbm.growth.compilation import threads
 from predictgbm.masks import Box, bounding_box
+from predictgbm.neighbours import DIRECTIONS
 from predictgbm.tensors import mean_diffusivity, shape_of_diffusion
 
 #: Tissue is where P_wm + P_gm reaches this; nothing flows elsewhere.
@@ -154,7 +155,7 @@ class _ActiveBox:
             edges = anisotropy.within(self.whole_edges[:, x, y, z])
             self.edges = edges.reshape(len(edges), len(d), -1)
             nz = self.shape[2]
-            self.shifts = anisotropy.DIRECTIONS @ np.array([[1, 0], [0, nz], [0, 1]])
+            self.shifts = DIRECTIONS @ np.array([[1, 0], [0, nz], [0, 1]])
 
     @property
     def medium(self) -> tuple[NDArray[Any], ...]:

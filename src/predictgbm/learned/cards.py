@@ -22,7 +22,7 @@ import torch
 import predictgbm
 from predictgbm.growth import ModelError
 from predictgbm.learned.splits import check_splits
-from predictgbm.learned.training import SPACING_TOLERANCE, TrainingError
+from predictgbm.learned.training import SPACING_TOLERANCE, TrainingError, demand_one_size
 
 #: Version of the folder's layout.
 VERSION = 1
@@ -68,13 +68,7 @@ def open_record(
         raise TrainingError(
             f"split {split}: {', '.join(both)} would train and validate; draw splits by patient"
         )
-    spacings = [spacing for _, spacing in (*training, *validation)]
-    typical = np.median(spacings, axis=0)
-    if not np.allclose(spacings, typical, rtol=SPACING_TOLERANCE):
-        raise TrainingError(
-            f"split {split}: voxel sizes from {np.min(spacings, axis=0)} to {np.max(spacings, axis=0)} mm; "
-            "bring all exams to one grid"
-        )
+    typical = demand_one_size([spacing for _, spacing in (*training, *validation)])
     return {
         "settings": dict(settings),
         "split": split,

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +19,24 @@ from predictgbm.growth import ModelError
 from predictgbm.learned.gliomap import CONTRASTS, FILE, REACH_MM, Forest, Model, Surroundings, survey
 from predictgbm.learned.radiomics import Spacing
 from predictgbm.learned.splits import check_splits
-from predictgbm.learned.training import SPACING_TOLERANCE, TrainingError, TrainingExam
+from predictgbm.learned.training import TrainingError, TrainingExam, demand_one_size, fill_settings
 
-#: Most voxels of recurrence that one exam gives to the training, and of no recurrence.
-SAMPLES = 600
-#: Trees of one classifier, and samples that each leaf holds at least.
-TREES, LEAF = 100, 10
+#: Samples that each leaf holds at least.
+LEAF = 10
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What may be chosen of a training.
+
+    Attributes
+    ----------
+    samples : most voxels of recurrence that one exam gives, and of no recurrence
+    trees : of one classifier
+    """
+
+    samples: int = 600
+    trees: int = 100
 
 
 class Sample(NamedTuple):
@@ -50,7 +63,7 @@ def draw_sample(
     surroundings: Surroundings,
     recurrence: NDArray[np.bool_],
     seed: int = 0,
-    most: int = SAMPLES,
+    most: int = Settings.samples,
 ) -> Sample:
     """Draw as many voxels of recurrence as of none from the peritumoral region of an exam.
 
@@ -80,7 +93,7 @@ def draw_sample(
     )
 
 
-def train(samples: Sequence[Sample], seed: int = 0, trees: int = TREES, jobs: int = 1) -> Model:
+def train(samples: Sequence[Sample], seed: int = 0, trees: int = Settings.trees, jobs: int = 1) -> Model:
     """Train one classifier.
 
     Extremely randomised trees: Geurts P, Ernst D, Wehenkel L. Machine Learning 63:3-42, 2006,
@@ -107,11 +120,7 @@ def train(samples: Sequence[Sample], seed: int = 0, trees: int = TREES, jobs: in
             f"none of the {len(samples)} exams has recurrence within {REACH_MM:g} mm of the tumour, there is nothing "
             "to learn from; give more patients"
         )
-    spacings = [sample.spacing for sample in samples]
-    if not np.allclose(spacings, np.median(spacings, axis=0), rtol=SPACING_TOLERANCE):
-        raise TrainingError(
-            f"voxel sizes from {np.min(spacings, axis=0)} to {np.max(spacings, axis=0)} mm; bring all exams to one grid"
-        )
+    demand_one_size([sample.spacing for sample in samples])
     classifier = ExtraTreesClassifier(trees, min_samples_leaf=LEAF, random_state=seed, n_jobs=jobs)
     classifier.fit(
         np.concatenate([sample.features for sample in samples]),
@@ -169,22 +178,21 @@ def train_network(
     Parameters
     ----------
     settings
-        ``samples``, ``trees``, each with its default where absent.
+        Fields of :class:`Settings` that are not to have their default.
 
     Raises
     ------
     TrainingError
         If a setting is unknown, or as :func:`train`.
     """
-    if unknown := sorted(settings.keys() - {"samples", "trees"}):
-        raise TrainingError(f"setting {', '.join(unknown)} is unknown; known are samples, trees")
-    most = settings.get("samples", SAMPLES)
+    chosen = fill_settings(Settings, settings)
     drawn = [
-        [sample for exam in part if (sample := _sample(exam, seed, most))] for part in (training, validation)
+        [sample for exam in part if (sample := _sample(exam, seed, chosen.samples))]
+        for part in (training, validation)
     ]
     if not drawn[0]:
         raise TrainingError("no exam of the training part has ADC, which the model needs")
-    model = train(drawn[0], seed, settings.get("trees", TREES), int(os.environ.get("OMP_NUM_THREADS", "1")))
+    model = train(drawn[0], seed, chosen.trees, int(os.environ.get("OMP_NUM_THREADS", "1")))
     losses = [_cross_entropy(model, samples) for samples in drawn]
     report(1, *losses)
     # JSON has no NaN.

@@ -27,6 +27,7 @@ from scipy import ndimage
 
 from predictgbm.growth.compilation import kernel, serial_kernel
 from predictgbm.masks import bounding_box
+from predictgbm.neighbours import DIRECTIONS
 from predictgbm.normalisation import normalise
 
 # The types of compiled functions' arguments are those numba sees.
@@ -77,9 +78,8 @@ _CLASSES = {"firstorder": _FIRST_ORDER, "glcm": _GLCM, "glrlm": _GLRLM, "glszm":
 #: Features of one image, ``class_Feature``, in the order of their columns.
 FEATURES = tuple(f"{group}_{name}" for group, names in _CLASSES.items() for name in names.split())
 
-# Places of a neighbourhood are numbered in C order; its 13 directions are one of each opposite pair.
+# Places of a neighbourhood are numbered in C order.
 _PLACES = list(itertools.product((-1, 0, 1), repeat=3))
-_DIRECTIONS = [step for step in _PLACES if step > (0, 0, 0)]
 _INDEX = {place: p for p, place in enumerate(_PLACES)}
 
 
@@ -88,8 +88,8 @@ def _moved(step: Sequence[int]) -> list[int]:
 
 
 #: Place after each place in each direction, and whether a line in that direction begins at it; -1: outside.
-_NEXT = np.array([_moved(step) for step in _DIRECTIONS])
-_BEGINS = np.array([[q < 0 for q in _moved([-s for s in step])] for step in _DIRECTIONS])
+_NEXT = np.array([_moved(step) for step in DIRECTIONS.tolist()])
+_BEGINS = np.array([[q < 0 for q in _moved([-s for s in step])] for step in DIRECTIONS.tolist()])
 #: n log2 n of counts: there are at most 27 voxels, 36 ordered pairs and 54 levels of pairs.
 _N_LOG_N = np.array([n * np.log2(n) if n else 0.0 for n in range(55)])
 _BLOCK = 256

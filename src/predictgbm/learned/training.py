@@ -14,10 +14,11 @@ that never saw that patient.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 #: Voxel sizes that differ by more than this share are not the same.
@@ -36,6 +37,16 @@ def fill_settings(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
     if unknown := sorted(given.keys() - known):
         raise TrainingError(f"setting {', '.join(unknown)} is unknown; known are {', '.join(sorted(known))}")
     return kind(**given)
+
+
+def demand_one_size(spacings: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """Return the typical voxel size of exams, in mm; raises TrainingError where one differs from it."""
+    typical = np.median(spacings, axis=0)
+    if not np.allclose(spacings, typical, rtol=SPACING_TOLERANCE):
+        raise TrainingError(
+            f"voxel sizes from {np.min(spacings, axis=0)} to {np.max(spacings, axis=0)} mm; bring all exams to one grid"
+        )
+    return np.asarray(typical)
 
 
 class TrainingExam(NamedTuple):

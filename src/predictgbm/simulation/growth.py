@@ -25,12 +25,8 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from predictgbm.neighbours import DIRECTIONS, shifted
 from predictgbm.simulation.fields import Grid, Volume
-
-#: One of each pair of opposite directions to the 26 neighbours of a site.
-DIRECTIONS = np.array(
-    [(i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1) if (i, j, k) > (0, 0, 0)], np.int64
-)
 
 #: Time step of the process, in days; stable for the mobilities and pushes drawn, on a lattice of 2 mm.
 STEP_DAYS = 2
@@ -165,12 +161,11 @@ def hop_rates(
     even = np.full(len(DIRECTIONS), 1 / len(DIRECTIONS), np.float32)
     rates = (part * along + (1 - part) * even * 1.2) * speed[..., None]
     hops = np.zeros((len(DIRECTIONS), *wm.shape), np.float32)
-    nx, ny, nz = wm.shape
-    for d, (i, j, k) in enumerate(DIRECTIONS):
-        here = np.s_[max(0, -i) : nx - max(0, i), max(0, -j) : ny - max(0, j), max(0, -k) : nz - max(0, k)]
-        there = np.s_[max(0, i) : nx + min(0, i), max(0, j) : ny + min(0, j), max(0, k) : nz + min(0, k)]
-        rate = 0.5 * (rates[..., d][here] + rates[..., d][there]) * (tissue[here] & tissue[there])
-        hops[d][here] = rate / (length[d] * spacing) ** 2
+    for d, direction in enumerate(DIRECTIONS):
+        rate = (
+            0.5 * (rates[..., d] + shifted(rates[..., d], direction)) * (tissue & shifted(tissue, direction))
+        )
+        hops[d] = rate / (length[d] * spacing) ** 2
     return tissue, hops
 
 
@@ -384,9 +379,6 @@ def resect(cells: Cells, cavity: NDArray[np.bool_], medium: Medium, survival: Vo
     kept = Cells(cells.proliferating * left, cells.migrating * left, necrotic)
     tissue = medium.tissue & ~cavity
     hops = medium.hops.copy()
-    nx, ny, nz = tissue.shape
-    for d, (i, j, k) in enumerate(DIRECTIONS):
-        here = np.s_[max(0, -i) : nx - max(0, i), max(0, -j) : ny - max(0, j), max(0, -k) : nz - max(0, k)]
-        there = np.s_[max(0, i) : nx + min(0, i), max(0, j) : ny + min(0, j), max(0, k) : nz + min(0, k)]
-        hops[d][here] *= tissue[here] & tissue[there]
+    for d, direction in enumerate(DIRECTIONS):
+        hops[d] *= tissue & shifted(tissue, direction)
     return kept, replace(medium, tissue=tissue, hops=hops)

@@ -6,6 +6,7 @@
 include { MODEL_PREDICT   } from '../../../modules/local/model/predict/main.nf'
 include { MODEL_CONTAINER } from '../../../modules/local/model/container/main.nf'
 include { MODEL_CHECKMAP  } from '../../../modules/local/model/checkmap/main.nf'
+include { hasWeights      } from '../initialise/main.nf'
 include { lostTasks       } from '../initialise/main.nf'
 
 // A parameter of a model that is named as one of the pipeline's takes its value from there, so that --margin is one margin.
@@ -32,8 +33,7 @@ workflow PREDICT {
 
     // What a training has left, for the models that have one.
     MODEL_PREDICT(ch_run.own.map { meta, exam, entry ->
-        def weights = params.weights ? file("${params.weights}/${entry.name}", type: 'dir') : null
-        tuple(meta, exam, entry, weights?.exists() ? weights : [])
+        tuple(meta, exam, entry, hasWeights(params, entry) ? file("${params.weights}/${entry.name}", type: 'dir') : [])
     })
     MODEL_CONTAINER(ch_run.outside)
 
