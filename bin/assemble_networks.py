@@ -39,6 +39,7 @@ def main() -> int:
     )
     parser.add_argument("--splits", type=Path, required=True, metavar="JSON", help="from draw_splits.py")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
+    parser.add_argument("--simulated", action="store_true", help="mark the patients as simulated on the card")
     parser.add_argument("networks", type=Path, nargs="+", help="files and logs that train_network.py wrote")
     args = parser.parse_args()
     from predictgbm.growth import ModelError
@@ -50,7 +51,7 @@ def main() -> int:
     try:
         recipe = importlib.import_module(parse_entry(args.entry).training)
         files = [path for path in args.networks if path.is_file()]
-        card = recipe.assemble(args.out, files, splits, cohorts)
+        card = recipe.assemble(args.out, files, splits, cohorts, args.simulated)
     except (ModelError, ModelListError, SplitError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 2

@@ -585,8 +585,7 @@ def test_networks_are_trained_on_a_cohort_one_task_each(tmp_path: Path) -> None:
     cohort = ("--simulate", 6, "--simulate_spacing", 6, "--simulate_adc", "--min_followup_days", 0)
     numbers = ("--train_splits", 2, "--train_seeds", 1, "--train_settings", tiny)
     train = (
-        "--train",
-        "unet,gliomap",
+        *("--train", "unet,gliomap", "--models", "soc", "--bootstrap_draws", 1000),
         *cohort,
         *numbers,
         "--outdir",
@@ -602,21 +601,34 @@ def test_networks_are_trained_on_a_cohort_one_task_each(tmp_path: Path) -> None:
     ]
     assert (models / "unet" / "card.json").exists()
     assert (models / "gliomap" / "card.json").exists()
+    assert (models / "unet" / "metrics.json").exists()
     if not real:
         return
     assert len(rows(models / "unet" / "history.csv")) == 4
-    options = (*cohort, "--models", "soc,unet,gliomap", "--weights", models, "--bootstrap_draws", 1000)
-    output = run(tmp_path, *options, "--outdir", "results", "-resume")
-    assert "EXAM_PREPARE" not in submitted(output), "a benchmark repeats what a training has prepared"
-    sidecars = sorted((tmp_path / "results").glob("sub-*/ses-pre/*_model-unet_probseg.json"))
+    assert json.loads((models / "unet" / "card.json").read_text())["simulated"] is True
+    report = (tmp_path / "trained" / "multiqc" / "multiqc_report.html").read_text(encoding="utf-8")
+    assert "Trained networks" in report
+    sidecars = sorted((tmp_path / "trained").glob("sub-*/ses-pre/*_model-unet_probseg.json"))
     assert len(sidecars) == 6
     for sidecar in sidecars:
         patient = sidecar.name[4:7]
         (network,) = json.loads(sidecar.read_text())["parameters"]["networks"]
         held_out = splits[network.removeprefix("split-").split("_")[0]]["held_out"]
         assert patient in held_out, "a patient is predicted by a network that saw it"
-    scored = [row["model"] for row in rows(tmp_path / "results" / "tables" / "metrics.csv")]
+    scored = [row["model"] for row in rows(tmp_path / "trained" / "tables" / "metrics.csv")]
     assert scored.count("soc") == scored.count("unet") == scored.count("gliomap") > 0
+    known = json.loads((models / "unet" / "metrics.json").read_text())
+    assert [row["patient"] for row in known["patients"]] == sorted(
+        splits["1"]["held_out"] + splits["2"]["held_out"]
+    )
+
+    options = (*cohort, "--models", "soc,unet", "--weights", models, "--bootstrap_draws", 1000)
+    output = run(tmp_path, *options, "--outdir", "results", "-resume")
+    assert "EXAM_PREPARE" not in submitted(output), "a benchmark repeats what a training has prepared"
+    again = tmp_path / "results" / "tables" / "metrics.csv"
+    assert [
+        row for row in rows(tmp_path / "trained" / "tables" / "metrics.csv") if row["model"] == "unet"
+    ] == [row for row in rows(again) if row["model"] == "unet"]
 
 
 def test_models_that_learn_need_a_training(tmp_path: Path) -> None:

@@ -208,7 +208,26 @@ def write_run(
     )
     if pictures:
         write_pictures(folder / "pictures", patients, rng)
+    write_card(folder / "networks" / "1", patients, simulated)
     return folder
+
+
+def write_card(folder: Path, patients: list[str], simulated: bool) -> None:
+    """Write the card of ``mine``, whose two networks learned from all but the first patient and all but the last."""
+    networks = {
+        f"split-{k}_seed-0": {
+            "training": seen[:-1],
+            "validation": seen[-1:],
+            "history": [[0.9, 0.8 - k / 10], [0.7, 0.61], [0.6, 0.75]],
+            "best_epoch": 2,
+            "device": "CPU",
+        }
+        for k, seen in ((1, patients[1:]), (2, patients[:-1]))
+    }
+    card = {"model": "unet", "name": "mine", "simulated": simulated, "settings": {"base": 8}, "code": "0.1.0"}
+    card |= {"cohorts": dict.fromkeys(patients, "A"), "networks": networks}
+    folder.mkdir(parents=True)
+    (folder / "card.json").write_text(json.dumps(card))
 
 
 def write_statistics(tables: Path, metrics: list[dict[str, Any]], models: list[str]) -> None:
@@ -348,7 +367,7 @@ def sections(page: Page) -> list[str]:
 
 def test_report_begins_with_the_warning_and_answers_in_order(page: Page) -> None:
     assert page.texts[0].startswith("SIMULATED DATA")
-    expected = "headline cohort patients curve distance resources failures gallery methods versions"
+    expected = "headline cohort patients curve distance resources networks failures gallery methods versions"
     assert sections(page) == expected.split()
 
 
@@ -384,6 +403,27 @@ def test_every_patient_has_a_picture_and_a_viewer_page(page: Page) -> None:
     assert links == {f"../viewer/sub-{i:03d}.html" for i in range(1, 7)}
 
 
+def test_trained_networks_tell_whom_they_saw(run: Path, page: Page) -> None:
+    start = page.texts.index("Patients learned from")
+    row = page.texts[page.texts.index(EVIL, start) :]
+    assert row[:6] == [EVIL, "2", "6 (simulated)", "6", "0", "base 8"]
+    network = page.texts[page.texts.index("split-2_seed-0", start) :]
+    assert network[:8] == ["split-2_seed-0", "4", "1", "3", "2", "0.700", "0.610", "CPU"]
+    text = " ".join(page.texts)
+    assert "TRAINED ON SIMULATED DATA" not in text, "said of real patients alone"
+
+
+def test_networks_of_simulated_patients_are_told_below_the_title(tmp_path: Path) -> None:
+    import multiqc  # noqa: F401  # first, as it loads the module itself
+
+    from predictgbm.report.multiqc_module import introduction
+
+    results = Results(write_run(tmp_path, simulated=False, pictures=False))
+    assert "TRAINED ON SIMULATED" not in introduction(results)
+    results.cards["mine"]["simulated"] = True
+    assert "TRAINED ON SIMULATED DATA" in introduction(results)
+
+
 def test_outside_text_stays_text(report: str, page: Page) -> None:
     assert EVIL in page.texts
     assert "map is <constant>" in page.texts
@@ -402,7 +442,7 @@ def test_failures_and_exclusions_are_named(page: Page) -> None:
 def test_prediction_alone_gives_no_empty_plots(tmp_path: Path) -> None:
     html = build(write_run(tmp_path / "run", n=2, scored=False, simulated=False))
     page = Page(html)
-    assert sections(page) == ["cohort", "resources", "failures", "gallery", "methods", "versions"]
+    assert sections(page) == ["cohort", "resources", "networks", "failures", "gallery", "methods", "versions"]
     assert "SIMULATED" not in html
     assert "nothing to score" in " ".join(page.texts)
     assert "Wilcoxon" not in " ".join(page.texts)

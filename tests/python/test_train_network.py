@@ -131,6 +131,35 @@ def test_from_exams_to_the_map_of_a_patient_who_was_held_out(
     assert "needs the folder that its training left (--weights)" in capfd.readouterr().err
 
 
+def test_scores_of_a_model_are_those_of_the_tables(tmp_path: Path) -> None:
+    coverage = {"soc": [0.2, 0.4, 0.6, 0.8, 1.0, 0.5], "unet": [0.3, 0.6, 0.9, 0.9, 1.0, None]}
+    (tmp_path / "metrics").mkdir()
+    for model, values in coverage.items():
+        for patient, value in zip(PATIENTS, values, strict=True):
+            record = {"patient": patient, "model": model, "cohort": "A", "coverage_enhancing": value}
+            write_json(tmp_path / "metrics" / f"{patient}_{model}.json", record)
+    options = (
+        "--metrics",
+        tmp_path / "metrics",
+        "--out",
+        tmp_path / "tables",
+        "--draws",
+        "100",
+        "--simulated",
+    )
+    assert run_command("compute_statistics.py", *options) == 0
+    options = ("--model", "unet", "--tables", tmp_path / "tables", "--out", tmp_path / "unet.json")
+    assert run_command("score_networks.py", *options) == 0
+    scores = json.loads((tmp_path / "unet.json").read_text())
+    assert scores["simulated"] is True
+    assert [row["coverage_enhancing"] for row in scores["patients"]] == coverage["unet"]
+    pooled = {(row["dataset"], row["definition"]): row for row in scores["coverage"]}["pooled", "enhancing"]
+    assert pooled["n"] == 5
+    assert pooled["mean"] == pytest.approx(0.74)
+    against = {(row["dataset"], row["definition"]): row for row in scores["against_reference"]}
+    assert against["pooled", "enhancing"]["p_pratt"] == pytest.approx(2 / 2**4)
+
+
 def test_unknown_settings_are_named(cohort: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name in ("torch", "monai", "tensorboardX"):
         pytest.importorskip(name, reason=f"{name} is not installed: ./predictgbm setup --learning")

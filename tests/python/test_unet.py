@@ -152,8 +152,12 @@ def test_loss_against_values_by_hand() -> None:
     hit = sum(q * t * m for q, t, m in zip(p, y, brain, strict=True))
     alarm = sum(q * (1 - t) * m for q, t, m in zip(p, y, brain, strict=True))
     miss = sum((1 - q) * t * m for q, t, m in zip(p, y, brain, strict=True))
-    expected += 1 - hit / (hit + (1 - b) * alarm + b * miss)
+    tversky = 1 - hit / (hit + (1 - b) * alarm + b * miss)
     logits = torch.logit(flat(*p))
+    weighted = replace(settings, cross_entropy=0.5, tversky=3.0)
+    found = loss(logits, flat(*y), label, flat(*brain), [13.75], weighted)
+    assert float(found) == pytest.approx(0.5 * expected + 3 * tversky, rel=1e-4)
+    expected += tversky
     found = loss(logits, flat(*y), label, flat(*brain), [13.75], settings)
     assert float(found) == pytest.approx(expected, rel=1e-4)
     twice = loss(
@@ -545,6 +549,11 @@ def test_settings_out_of_range_are_named(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(ModelError, match=f"setting {name} is .* or more"):
         Settings(**wrong)
+
+
+def test_a_loss_of_nothing_is_refused() -> None:
+    with pytest.raises(ModelError, match="nothing would be learned"):
+        Settings(cross_entropy=0, tversky=0)
 
 
 def test_a_loss_that_is_not_a_number_ends_the_training(

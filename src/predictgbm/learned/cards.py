@@ -142,6 +142,7 @@ class Ensemble:
         networks: Iterable[str | os.PathLike[str]],
         splits: Mapping[str, Any],
         cohorts: Mapping[str, str],
+        simulated: bool = False,
     ) -> dict[str, Any]:
         """Make a model folder of trained networks and return its card.
 
@@ -155,6 +156,8 @@ class Ensemble:
             What they were trained by, see :mod:`predictgbm.learned.splits`.
         cohorts
             Cohort of each patient.
+        simulated
+            Whether the patients are.
 
         Raises
         ------
@@ -169,10 +172,12 @@ class Ensemble:
         folder.mkdir(parents=True, exist_ok=True)
         card: dict[str, Any] = {
             "model": cls.model,
+            "name": folder.name,
             "version": VERSION,
             "code": predictgbm.__version__,
             "splits": dict(splits),
             "cohorts": dict(cohorts),
+            "simulated": simulated,
             "networks": {},
         }
         for path in map(Path, networks):

@@ -231,6 +231,7 @@ def assemble(
     networks: Iterable[str | os.PathLike[str]],
     splits: Mapping[str, Any],
     cohorts: Mapping[str, str],
+    simulated: bool = False,
 ) -> dict[str, Any]:
     """Make a model folder of trained classifiers and return its card; see :mod:`predictgbm.learned.training`.
 
@@ -244,10 +245,12 @@ def assemble(
     check_splits(splits, cohorts)
     card: dict[str, Any] = {
         "model": "gliomap",
+        "name": Path(folder).name,
         "version": 1,
         "code": predictgbm.__version__,
         "splits": dict(splits),
         "cohorts": dict(cohorts),
+        "simulated": simulated,
         "networks": {},
     }
     models = []

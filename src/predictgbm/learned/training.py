@@ -5,8 +5,8 @@ The ``training`` of its entry in ``assets/models.yml`` names a module with two f
 - ``train_network(training, validation, *, split, seed, settings, file, report)`` trains one network on the exams of
   ``training``, ends by those of ``validation``, and leaves it in ``file``; where ``file`` is there already and
   unfinished, it goes on. ``report(epoch, training_loss, validation_loss)`` is called after each epoch.
-- ``assemble(folder, files, splits, cohorts)`` makes the model's folder of such files and returns its card, whose
-  ``networks`` give the ``history`` of each, pairs of both losses.
+- ``assemble(folder, files, splits, cohorts, simulated)`` makes the model's folder of such files, with
+  ``card.json``, and returns that card. Its ``networks`` give the ``history`` of each, pairs of both losses.
 
 The ``function`` of the entry gets the folder as ``weights`` and the name of the ``patient``, and uses only networks
 that never saw that patient.

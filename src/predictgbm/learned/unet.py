@@ -52,6 +52,7 @@ class Settings:
     batch, epochs : samples per step; passes over the samples at most, each seen once in a pass
     patience : passes without a better validation loss after which training ends
     rate, decay : learning rate, falling to 0 over ``epochs`` as (1 - t)^0.9, and weight decay of AdamW
+    cross_entropy, tversky : weights of the two parts of the loss; both may not be 0
     edema_weight, core_weight : weight of their voxels in the cross-entropy, that of other brain being 1
     recurrence_weight : further factor for voxels of recurrence in the cross-entropy
     miss_small, miss_large : weight of misses in the individual Tversky index for a tumour of no volume, and for one
@@ -67,6 +68,8 @@ class Settings:
     patience: int = 40
     rate: float = 1e-3
     decay: float = 1e-4
+    cross_entropy: float = 1.0
+    tversky: float = 1.0
     edema_weight: float = 2.0
     core_weight: float = 1.0
     recurrence_weight: float = 10.0
@@ -81,6 +84,8 @@ class Settings:
             if isinstance(value, bool) or not isinstance(value, kinds) or value < least.get(name, 0):
                 what = f"a whole number of {least[name]}" if name in least else "a number of 0"
                 raise ModelError(f"setting {name} is {value!r}, expected {what} or more")
+        if not self.cross_entropy + self.tversky:
+            raise ModelError("settings cross_entropy and tversky are both 0, nothing would be learned")
 
     @property
     def multiple(self) -> int:

@@ -73,11 +73,11 @@ def loss(
     core_ml: Sequence[float],
     settings: Settings,
 ) -> torch.Tensor:
-    """Return the mean over patients of weighted cross-entropy plus one minus the individual Tversky index.
+    """Return the mean over patients of weighted cross-entropy, and of one minus the individual Tversky index.
 
     The cross-entropy is the weighted mean over the brain. The Tversky index is ``TP / (TP + a FP + b FN)``, sums over
     the brain of probabilities and targets, with ``b`` of :func:`miss_weight` and ``a = 1 - b``. It stands for what the
-    source names an individualised PCC loss and gives no formula of.
+    source names an individualised PCC loss and gives no formula of. The settings weigh the two against each other.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def loss(
     for i, volume in enumerate(core_ml):
         b = miss_weight(volume, settings)
         index.append(TverskyLoss(alpha=1 - b, beta=b)(probability[i : i + 1], target[i : i + 1]))
-    return (result + torch.stack(index)).mean()
+    return (settings.cross_entropy * result + settings.tversky * torch.stack(index)).mean()
 
 
 class BlankContrastsd(Randomizable, MapTransform):

@@ -89,6 +89,7 @@ class MultiqcModule(BaseMultiqcModule):
         self.curve()
         self.section("Where recurrence was far away", "distance", distance(results))
         self.section("Time and memory", "resources", resources(results))
+        self.networks()
         self.section("Failures and exclusions", "failures", failures(results))
         self.section("Quality of the raw exams' processing", "quality", quality(results))
         self.section("Pictures to check", "gallery", pictures(results))
@@ -147,6 +148,31 @@ class MultiqcModule(BaseMultiqcModule):
         )
         self.section("Coverage at other plan volumes", "curve", (how, volume_table(results)), plot)
 
+    def networks(self) -> None:
+        """Add how the networks of trained models came about, with their losses as MultiQC's own line plot."""
+        cards = self.results.cards
+        curves = {name: validation_losses(card) for name, card in cards.items()}
+        curves = {name: lines for name, lines in curves.items() if lines}
+        plot = None
+        if curves:
+            titles = [escape(self.results.styles[name].title, quote=False) for name in curves]
+            plot = linegraph.plot(
+                list(curves.values()),
+                pconfig={
+                    "id": f"{NAME}_training",
+                    "title": "Training: loss on the patients who decide when it ends",
+                    "xlab": "Epoch",
+                    "ylab": "Validation loss",
+                    "height": 420,
+                    "tt_label": "epoch %{x:.0f}: %{y:.3f}",
+                    "style": "lines",
+                    "smooth_points": None,
+                    "series_label": "networks",
+                    "data_labels": [{"name": title, "ylab": "Validation loss"} for title in titles],
+                },
+            )
+        self.section("Trained networks", "networks", networks(self.results), plot)
+
 
 def introduction(results: Results) -> Html:
     """Return what stands below the title: the warning for simulated data, and the run in a sentence."""
@@ -170,6 +196,11 @@ def introduction(results: Results) -> Html:
             f'<span class="gbm-simulated"><b>TRIAL QUALITY.</b> The tumour labels of {count(len(trial), "exam")} '
             "come from the built-in segmenter, which is made for trials; no figure that rests on them may be used "
             "as evidence.</span>"
+        )
+    if not results.simulated and (learned := trained_on_simulated(results)):
+        parts.append(
+            f'<span class="gbm-simulated"><b>TRAINED ON SIMULATED DATA.</b> {escape(", ".join(learned))} learned from '
+            "patients who do not exist; what they say of real ones is a trial.</span>"
         )
     names = count(len(results.models), "model")
     if results.tables["metrics"]:
@@ -638,6 +669,85 @@ def resource_table(label: str, groups: list[tuple[Html, list[Any]]]) -> str:
             for name, n, times, sizes in rows
         ],
         (0, 3),
+    )
+
+
+def trained_on_simulated(results: Results) -> list[str]:
+    """Return the titles of models whose networks learned from simulated patients."""
+    return [results.styles[name].title for name, card in results.cards.items() if card.get("simulated")]
+
+
+def validation_losses(card: dict[str, Any]) -> dict[str, dict[int, float]]:
+    """Return the validation loss by epoch of each network that was trained in several."""
+    losses = {
+        name: {epoch: pair[1] for epoch, pair in enumerate(network["history"], 1) if pair[1] is not None}
+        for name, network in card["networks"].items()
+    }
+    return {name: line for name, line in losses.items() if len(line) > 1}
+
+
+def networks(results: Results) -> tuple[str, str] | None:
+    """Section with whom the networks of trained models saw, and how their training went."""
+    if not results.cards:
+        return None
+    summary, rows = [], []
+    for name, card in results.cards.items():
+        own = card["networks"]
+        patients = {
+            p for network in own.values() for part in ("training", "validation") for p in network[part]
+        }
+        scored = {row["patient"] for row in results.tables["metrics"] if row["model"] == name}
+        summary.append(
+            [
+                model_cell(results, name),
+                len(own),
+                f"{len(patients)}{' (simulated)' if card.get('simulated') else ''}",
+                len(scored & set(card["cohorts"])),
+                len(scored - set(card["cohorts"])),
+                ", ".join(f"{key} {value}" for key, value in (card.get("settings") or {}).items()) or MISSING,
+                card.get("code"),
+            ]
+        )
+        for network, about in own.items():
+            best = about["history"][(about.get("best_epoch") or 1) - 1] if about["history"] else [None, None]
+            rows.append(
+                [
+                    model_cell(results, name),
+                    network,
+                    len(about["training"]),
+                    len(about["validation"]),
+                    len(about["history"]),
+                    about.get("best_epoch"),
+                    *(number(loss, 3) for loss in best),
+                    about.get("device"),
+                ]
+            )
+    how = (
+        "These models learned from patients whose recurrence is known; every patient scored here was told by "
+        "networks that never saw him or her, neither in training nor in choosing when it ended."
+    )
+    head = [
+        "Model",
+        "Networks",
+        "Patients learned from",
+        "Scored, of its cohort",
+        "Scored, new",
+        "Settings",
+        "Version",
+    ]
+    detail = [
+        "Model",
+        "Network",
+        "Training",
+        "Validation",
+        "Epochs",
+        "Best epoch",
+        "Loss",
+        "Validation loss",
+        "Device",
+    ]
+    return how, table(head, summary, (0, 5)) + details(
+        "Every network", table(detail, rows, (0, 1, 8), sortable=True)
     )
 
 

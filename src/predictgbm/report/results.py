@@ -156,8 +156,8 @@ class Results:
     folder
         Folder that holds, at any depth, the tables as CSV, ``statistics.json``, ``trace.txt``,
         ``software_versions.yml``, ``params.json``, lists of models as YAML (``models.yml``, or any name in a
-        folder ``models``), and the QC pictures ``sub-<patient>*_desc-qc.png`` with JSON sidecars. What is
-        absent is empty.
+        folder ``models``), cards of trained models (``card.json``), and the QC pictures
+        ``sub-<patient>*_desc-qc.png`` with JSON sidecars. What is absent is empty.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -180,6 +180,14 @@ class Results:
         path = self._find(name)
         content = yaml.safe_load(path.read_text(encoding="utf-8")) if path else None
         return content if isinstance(content, dict) else {}
+
+    @cached_property
+    def cards(self) -> dict[str, dict[str, Any]]:
+        """Cards of the trained models that took part, by name."""
+        found = [
+            json.loads(path.read_text(encoding="utf-8")) for path in self._files if path.name == "card.json"
+        ]
+        return {str(card["name"]): card for card in found}
 
     @property
     def simulated(self) -> bool:

@@ -158,6 +158,11 @@ def hasWeights(Map values, Map entry) {
     return values.weights && file("${values.weights}/${entry.name}", glob: false).isDirectory()
 }
 
+// The models to train on a cohort, by name.
+def trainedModels(Map values) {
+    return values.train ? values.train.toString().tokenize(',')*.trim() - 'lmi' : []
+}
+
 // The models a run asks for, in the order of the lists. Those that learn from a cohort need what a training has left.
 def selectModels(Map values, List known) {
     def names = known*.name
@@ -165,16 +170,19 @@ def selectModels(Map values, List known) {
     if (twice) {
         error("model ${twice.join(', ')} is listed twice; rename it in the file given by --external_models")
     }
+    // Models that this run trains take part in it.
+    def trained = trainedModels(values)
+    def ready = { entry -> !entry.training || entry.name in trained || hasWeights(values, entry) }
     if (!values.models) {
-        return known.findAll { entry -> !entry.training || hasWeights(values, entry) }
+        return known.findAll(ready)
     }
     def wanted = values.models.toString().tokenize(',')*.trim()
     def missing = wanted - names
     if (missing) {
         error("--models: unknown model ${missing.join(', ')}; known are ${names.join(', ')}")
     }
-    def selected = known.findAll { entry -> entry.name in wanted }
-    def untrained = selected.findAll { entry -> entry.training && !hasWeights(values, entry) }*.name
+    def selected = known.findAll { entry -> entry.name in wanted + trained }
+    def untrained = selected.findAll { entry -> !ready(entry) }*.name
     if (untrained) {
         error("--models: ${untrained.join(', ')} learns from a cohort; train it (--train ${untrained.join(',')} --input samplesheet.csv) and name the folder models/ of the results by --weights")
     }
@@ -183,7 +191,7 @@ def selectModels(Map values, List known) {
 
 // The models to train on a cohort, with the number of networks per split and the settings of each.
 def selectTraining(Map values, List known) {
-    def wanted = values.train ? values.train.toString().tokenize(',') - 'lmi' : []
+    def wanted = trainedModels(values)
     def able = known.findAll { entry -> entry.training }
     def unable = wanted - able*.name
     if (unable) {
@@ -263,12 +271,13 @@ def runSummary(outdir, train, boolean strict) {
     if (!workflow.success) {
         return [text: '', status: 0]
     }
-    if (train) {
-        return [text: "Networks, card and curves: ${outdir}/models".toString(), status: 0]
+    def text = train ? ["Networks, card and curves: ${outdir}/models"] : []
+    if (train == 'lmi') {
+        return [text: text.join('\n'), status: 0]
     }
     def failures = file("${outdir}/tables/failures.csv")
     def count = failures.exists() ? failures.readLines().size() - 1 : 0
-    def text = ["Report: ${outdir}/multiqc/multiqc_report.html"]
+    text << "Report: ${outdir}/multiqc/multiqc_report.html"
     if (count > 0) {
         text << "${count} step(s) failed for single patients; they are named in the report and in ${failures}"
     }
@@ -287,7 +296,7 @@ workflow INITIALISE {
         known = known + readModels(params.external_models.toString(), true)
     }
     ch_options = channel.value([
-        models: params.train ? [] : selectModels(params, known),
+        models: selectModels(params, known),
         training: selectTraining(params, known),
         tumor_algorithms: [
             preop: selectAlgorithms('tumor_preop', params.tumor_preop, 'preop'),

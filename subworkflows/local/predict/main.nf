@@ -6,7 +6,6 @@
 include { MODEL_PREDICT   } from '../../../modules/local/model/predict/main.nf'
 include { MODEL_CONTAINER } from '../../../modules/local/model/container/main.nf'
 include { MODEL_CHECKMAP  } from '../../../modules/local/model/checkmap/main.nf'
-include { hasWeights      } from '../initialise/main.nf'
 include { lostTasks       } from '../initialise/main.nf'
 
 // A parameter of a model that is named as one of the pipeline's takes its value from there, so that --margin is one margin.
@@ -20,6 +19,7 @@ workflow PREDICT {
     take:
     ch_exam // [meta, exam folder]
     ch_score // [meta with model, score map]
+    ch_weights // [model, folder that a training has left, or []], each model once
     ch_options // value: options with the list of models
 
     main:
@@ -31,10 +31,12 @@ workflow PREDICT {
             outside: entry.container
         }
 
-    // What a training has left, for the models that have one.
-    MODEL_PREDICT(ch_run.own.map { meta, exam, entry ->
-        tuple(meta, exam, entry, hasWeights(params, entry) ? file("${params.weights}/${entry.name}", type: 'dir') : [])
-    })
+    MODEL_PREDICT(
+        ch_run.own
+            .map { meta, exam, entry -> tuple(meta.model, meta, exam, entry) }
+            .combine(ch_weights, by: 0)
+            .map { _model, meta, exam, entry, weights -> tuple(meta, exam, entry, weights) }
+    )
     MODEL_CONTAINER(ch_run.outside)
 
     ch_given = MODEL_CONTAINER.out.map

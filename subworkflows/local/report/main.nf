@@ -14,6 +14,7 @@ workflow REPORT {
     ch_recurrence // [patient, [session:, days:], labels]
     ch_tables // tables of the statistics
     ch_quality_picture // pictures of the steps from raw exams to labels
+    ch_network // folders of trained models that took part
     ch_options // value: options
     ch_versions // versions.yml of the tasks
 
@@ -73,6 +74,7 @@ workflow REPORT {
         ch_trace,
         ch_collected,
         ch_parameters,
+        ch_network.map { folder -> folder.resolve('card.json') }.toSortedList(),
         [file("${projectDir}/assets/models.yml")] + (params.external_models ? [file(params.external_models)] : []),
         file("${projectDir}/assets/multiqc_config.yml"),
         params.multiqc_config ? file(params.multiqc_config, checkIfExists: true) : [],

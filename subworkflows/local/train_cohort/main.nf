@@ -51,6 +51,7 @@ workflow TRAIN_COHORT {
             .combine(ch_options.flatMap { options -> options.training.collect { training -> tuple(training.entry.name, training.entry) } }, by: 0)
             .map { model, files, entry -> tuple(model, entry, files.flatten().sort { path -> path.name }) },
         ch_splits,
+        ch_options.map { options -> options.simulated },
     )
     model = NETWORK_ASSEMBLE.out.model
     splits = ch_splits

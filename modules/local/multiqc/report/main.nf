@@ -8,6 +8,7 @@ process MULTIQC_REPORT {
     path trace, stageAs: 'trace.txt'
     path versions, stageAs: 'software_versions.yml'
     path parameters, stageAs: 'params.json'
+    path cards, stageAs: 'networks/?/*'
     path models, stageAs: 'models/?/*'
     path config
     path extra_config, stageAs: 'extra/*'

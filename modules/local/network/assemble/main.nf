@@ -6,6 +6,7 @@ process NETWORK_ASSEMBLE {
     input:
     tuple val(model), val(entry), path(networks, stageAs: 'networks/*')
     path splits
+    val simulated
 
     output:
     path "${model}", emit: model
@@ -17,7 +18,7 @@ process NETWORK_ASSEMBLE {
     cat > entry.json <<'END_OF_ENTRY'
     ${groovy.json.JsonOutput.toJson(entry)}
     END_OF_ENTRY
-    assemble_networks.py --entry entry.json --splits ${splits} --out ${model} ${args} networks/*
+    assemble_networks.py --entry entry.json --splits ${splits} --out ${model} ${simulated ? '--simulated' : ''} ${args} networks/*
     print_versions.py ${task.process} > versions.yml
     """
 
