@@ -36,6 +36,10 @@ COLUMNS = {
     "comparisons": "model dataset definition in_family n n_zero n_tied p_pratt p_wilcox p_signflip p_adjusted shift "
     "shift_low shift_high rank_biserial",
     "correlations": "model covariate n rho p",
+    "pairwise": "panel model_a model_b n n_zero shift rank_biserial p p_adjusted",
+    "rankings": "panel method model n n_missing score rank rank_median rank_low rank_high n_complete score_complete "
+    "rank_complete",
+    "rank_frequencies": "panel method model rank frequency",
     "cohort": "patient cohort session followup_session days status reason_code reason tumor_core_ml tumor_whole_ml "
     "recurrence_enhancing_ml com_distance_cm tissue",
     "failures": "patient session model stage reason",
