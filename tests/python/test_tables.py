@@ -231,7 +231,7 @@ class TestContent:
 
     def test_declared_model_without_result_counts_in_the_adjustment(self):
         tables, facts = tables_of(benchmark(models=("a", "b")), family_models=["a", "b", "absent"])
-        inside = tables["comparisons"].query("in_family")
+        inside = tables["comparisons"].loc[lambda table: table["in_family"]]
         assert inside["p_adjusted"].min() == pytest.approx(min(1, 3 * inside["p_pratt"].min()))
         assert any("without result: absent" in note for note in facts["notes"])
 
@@ -265,7 +265,7 @@ class TestContent:
         assert pd.isna(row["mean"])
         assert {"model": "broken", "dataset": "pooled", "definition": "enhancing"} in facts["family"]
         # The declared family has three tests, so the smallest of the others is tripled.
-        inside = tables["comparisons"].query("in_family")
+        inside = tables["comparisons"].loc[lambda table: table["in_family"]]
         assert inside["p_adjusted"].min() == pytest.approx(min(1, 3 * inside["p_pratt"].min()))
         assert len(tables["failures"]) == 1
 

@@ -354,7 +354,8 @@ def make_tables(
         Those of :data:`predictgbm.tables.TABLES`, and ``data_dictionary``.
     facts : dict
         JSON values: seed, n_bootstrap, reference, models, datasets, primary, family, flow, simulated, notes;
-        ranking: draws, notes, and for each panel its patients, models, Friedman test and Kendall's tau.
+        ranking: draws, notes, and for each panel its patients, models, Friedman test, models that no test
+        tells apart (cliques), and Kendall's tau.
 
     Raises
     ------

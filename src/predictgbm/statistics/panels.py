@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from predictgbm.statistics.multiple import Pairwise, friedman, pairs, pairwise
+from predictgbm.statistics.multiple import Pairwise, cliques, friedman, pairs, pairwise
 from predictgbm.statistics.paired import count_zeros_and_ties, hodges_lehmann, rank_biserial
 from predictgbm.statistics.ranking import (
     METHODS,
@@ -123,7 +123,7 @@ def rank_panel(
     """
     blocks = coverage.dropna()
     facts: dict[str, Any] = {"patients": len(coverage), "complete": len(blocks), "models": list(coverage)}
-    facts["friedman"] = None
+    facts |= {"friedman": None, "cliques": []}
     tests = pairwise(blocks) if len(blocks) >= minimum else None
     if tests is None:
         ranking.notes.append(
@@ -131,6 +131,8 @@ def rank_panel(
         )
     else:
         facts["friedman"] = _friedman_facts(blocks)
+        groups = cliques(tests.significant, blocks.shape[1])
+        facts["cliques"] = [[str(blocks.columns[i]) for i in group] for group in groups]
         ranking.pairwise += _pairwise_rows(name, blocks, tests)
         ranking.notes += [
             f"Same coverage in every patient, so that no test can tell them apart: {', '.join(same)} ({name})."
