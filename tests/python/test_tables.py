@@ -490,7 +490,7 @@ def written(tmp_path_factory) -> Path:
             *("--metrics", folder / "in", "--cohort", folder / "cohort.json"),
             *("--failures", folder / "failure.json", folder / "failures.json"),
             *("--quality", folder / "quality.json", "--out", folder / out),
-            *("--draws", DRAWS, "--seed", 7, "--simulated"),
+            *("--draws", DRAWS, "--ranking-draws", 150, "--seed", 7, "--simulated"),
         )
         assert run.returncode == 0, run.stderr
         assert run.stderr == ""
@@ -529,6 +529,8 @@ class TestCommand:
         facts = json.loads((written / "tables" / "statistics.json").read_text())
         assert facts["seed"] == 7
         assert facts["n_bootstrap"] == DRAWS
+        assert facts["ranking"]["draws"] == 150
+        assert facts["ranking"]["panels"]["all_patients"]["models"] == ["fisher", "loti", "soc"]
         assert facts["simulated"] is True
         assert facts["primary"] == "enhancing"
         assert {entry["model"] for entry in facts["family"]} == {"broken", "fisher", "loti"}

@@ -132,13 +132,12 @@ def rank_frequencies(ranks: Ints) -> Floats:
     return np.stack([(ranks == rank).sum(axis=0) for rank in range(1, k + 1)], axis=1) / draws
 
 
-def rank_interval(ranks: Ints, level: float = 0.95) -> Ints:
-    """Return lower end, median and upper end of each model's rank, shape (3, k), from ranks (draws, k).
+def rank_interval(ranks: Ints) -> Ints:
+    """Return 2.5 %, 50 % and 97.5 % quantile of each model's rank, shape (3, k), from ranks (draws, k).
 
     Each is a rank that was drawn: the smallest that at least that share of the resamples does not exceed.
     """
-    shares = [(1 - level) / 2, 0.5, (1 + level) / 2]
-    return np.asarray(np.quantile(ranks, shares, axis=0, method="inverted_cdf"), np.int64)
+    return np.asarray(np.quantile(ranks, [0.025, 0.5, 0.975], axis=0, method="inverted_cdf"), np.int64)
 
 
 def kendall_tau(ranks: ArrayLike, reference: ArrayLike) -> Floats:
