@@ -2,8 +2,9 @@
 """Compute the tables of a benchmark: coverage of each model, tests against the standard of care, the cohort.
 
 Writes into one folder, as CSV and as Parquet: metrics, lesions, curves, summary, comparisons, correlations,
-cohort, failures and quality; besides data_dictionary.csv, which says for every column its type, unit and meaning, and
-statistics.json with seed, family of tests, patient flow and remarks. The same input gives the same files.
+pairwise, rankings, rank_frequencies, cohort, failures and quality; besides data_dictionary.csv, which says for every
+column its type, unit and meaning, and statistics.json with seed, family of tests, patient flow, remarks, and the test
+of all models at once. The same input gives the same files.
 With nothing to evaluate the tables are there and empty.
 """
 
@@ -65,6 +66,12 @@ def main() -> int:
         "--draws", type=int, default=10_000, help="bootstrap samples, and sign flips (default: %(default)s)"
     )
     parser.add_argument(
+        "--ranking-draws",
+        type=int,
+        default=1000,
+        help="bootstrap samples of the ranking of all models (default: %(default)s)",
+    )
+    parser.add_argument(
         "--reference",
         default="soc",
         metavar="MODEL",
@@ -87,8 +94,9 @@ def main() -> int:
         "--simulated", action="store_true", help="mark the results as those of simulated patients"
     )
     arguments = parser.parse_args()
-    if arguments.draws < 100:
-        parser.error("--draws: at least 100 are needed for an interval")
+    for option, draws in (("--draws", arguments.draws), ("--ranking-draws", arguments.ranking_draws)):
+        if draws < 100:
+            parser.error(f"{option}: at least 100 are needed for an interval")
 
     from predictgbm.statistics.benchmark import make_tables
     from predictgbm.tables import TableError
@@ -105,6 +113,7 @@ def main() -> int:
             simulated=arguments.simulated,
             reference=arguments.reference,
             draws=arguments.draws,
+            ranking_draws=arguments.ranking_draws,
             seed=arguments.seed,
             family_definitions=arguments.family_definitions,
             family_models=arguments.family_models,

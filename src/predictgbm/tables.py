@@ -111,9 +111,16 @@ def _difference(name: str, description: str) -> Column:
     return Column(name, "number", "1", description, minimum=-1.0, maximum=1.0)
 
 
+def _rank(name: str, description: str, required: bool = False) -> Column:
+    return Column(name, "integer", "1", description, minimum=1.0, required=required)
+
+
 STATUSES = ("evaluated", "predicted", "excluded")
 #: Where tissue maps come from: the samplesheet, the atlas as it lies, or the atlas registered by a method.
 TISSUE_SOURCES = ("given", "atlas prior", *(f"registered ({method})" for method in ("greedy", "ncc", "syn")))
+#: Models ranked together: those that nearly all patients have, and all on the patients whom each of them has.
+PANELS = ("all_patients", "subset")
+RANKING_METHODS = ("mean_then_rank", "rank_then_mean", "test_then_rank")
 COVARIATES = ("com_distance_cm", "tumor_core_ml", "recurrence_enhancing_ml")
 
 _patient = _text("patient", "Identifier of the patient, as in the samplesheet", required=True)
@@ -128,6 +135,20 @@ _definition = _text(
     "What counts as recurrence: enhancing tumour; core (enhancing and necrosis); all (core and oedema)",
     required=True,
     values=("enhancing", "core", "all"),
+)
+_panel = _text(
+    "panel",
+    "all_patients: models with output for nearly all patients; subset: all models, on the patients whom "
+    "those with output for fewer have",
+    required=True,
+    values=PANELS,
+)
+_ranking_method = _text(
+    "method",
+    "How ranks are made: from mean coverages, from ranks within each patient, or from the number of models "
+    "beaten significantly",
+    required=True,
+    values=RANKING_METHODS,
 )
 _tumor_core = _amount(
     "tumor_core_ml", "ml", "Volume of the pre-operative tumour core (enhancing and necrosis)"
@@ -287,6 +308,61 @@ TABLES: dict[str, Table] = {
             _count("n", "patients", "Patients with a gain and a covariate"),
             Column("rho", "number", "1", "Spearman's rank correlation", minimum=-1.0, maximum=1.0),
             _fraction("p", "Two-sided p-value: exact to 8 patients, then Student's t; not adjusted"),
+        ),
+    ),
+    "pairwise": Table(
+        "Every two models of a panel compared, paired by patient, enhancing coverage of all data sets",
+        ("panel", "model_a", "model_b"),
+        (
+            _panel,
+            _text("model_a", "Name of the one model", required=True),
+            _text("model_b", "Name of the other", required=True),
+            _count("n", "patients", "Patients with a coverage of every model of the panel"),
+            _count("n_zero", "patients", "Patients in whom both cover the same"),
+            _difference("shift", "Hodges-Lehmann shift of coverage, model_a minus model_b"),
+            _difference(
+                "rank_biserial",
+                "Matched-pairs rank-biserial correlation; 1 if model_a is never worse, -1 if never better",
+            ),
+            _fraction(
+                "p",
+                "Two-sided Wilcoxon signed-rank p-value, zeros by Pratt; empty if both always cover the same",
+            ),
+            _fraction("p_adjusted", "p adjusted by Holm over all pairs of the panel"),
+        ),
+    ),
+    "rankings": Table(
+        "Ranks by enhancing coverage of all data sets: one row per panel, method and model",
+        ("panel", "method", "model"),
+        (
+            _panel,
+            _ranking_method,
+            _model,
+            _count("n", "patients", "Patients of the panel"),
+            _count("n_missing", "patients", "Of these, patients without output, counted as coverage 0"),
+            _amount(
+                "score",
+                "of the method",
+                "What is ranked: mean coverage, mean rank within patients, or number of models beaten",
+            ),
+            _rank("rank", "Rank, 1 is the best; models of one score share the best rank among them"),
+            _rank("rank_median", "Median of the rank over bootstraps of the patients, stratified by cohort"),
+            _rank("rank_low", "Lower end of the 95 % percentile interval of the rank over the bootstraps"),
+            _rank("rank_high", "Upper end of that interval"),
+            _count("n_complete", "patients", "Patients with a coverage of every model of the panel"),
+            _amount("score_complete", "of the method", "Score on these patients alone"),
+            _rank("rank_complete", "Rank on these patients alone; empty if they are fewer than 5"),
+        ),
+    ),
+    "rank_frequencies": Table(
+        "How often a model has a rank in bootstraps of the patients",
+        ("panel", "method", "model", "rank"),
+        (
+            _panel,
+            _ranking_method,
+            _model,
+            _rank("rank", "Rank, 1 is the best", required=True),
+            _fraction("frequency", "Share of the bootstraps in which the model has that rank"),
         ),
     ),
     "cohort": Table(

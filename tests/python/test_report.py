@@ -26,6 +26,7 @@ from predictgbm.report import figures, gallery
 from predictgbm.report.formatting import duration, memory, number, p_value, table
 from predictgbm.report.methods import Reference, References, methods_text, verdict
 from predictgbm.report.results import REFERENCE_COLOR, Results, parse_bytes, parse_seconds, read_trace
+from predictgbm.statistics.benchmark import make_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -163,6 +164,9 @@ def write_run(
         write_csv(tables / "metrics.csv", metrics)
         write_csv(tables / "curves.csv", curves)
         write_statistics(tables, metrics, models)
+        made, facts = make_tables(metrics, {}, [], draws=100, ranking_draws=100)
+        for name in ("pairwise", "rankings", "rank_frequencies"):
+            made[name].to_csv(tables / f"{name}.csv", index=False)
     failed = {
         "patient": "002",
         "session": "pre",
@@ -182,6 +186,7 @@ def write_run(
                 "primary": "enhancing",
                 "flow": flow,
                 "simulated": simulated,
+                "ranking": facts["ranking"] if scored else None,
             }
         )
     )
@@ -367,7 +372,7 @@ def sections(page: Page) -> list[str]:
 
 def test_report_begins_with_the_warning_and_answers_in_order(page: Page) -> None:
     assert page.texts[0].startswith("SIMULATED DATA")
-    expected = "headline cohort patients curve distance resources networks failures gallery methods versions"
+    expected = "headline cohort patients curve ranking distance resources networks failures gallery methods versions"
     assert sections(page) == expected.split()
 
 

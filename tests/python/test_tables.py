@@ -36,6 +36,10 @@ COLUMNS = {
     "comparisons": "model dataset definition in_family n n_zero n_tied p_pratt p_wilcox p_signflip p_adjusted shift "
     "shift_low shift_high rank_biserial",
     "correlations": "model covariate n rho p",
+    "pairwise": "panel model_a model_b n n_zero shift rank_biserial p p_adjusted",
+    "rankings": "panel method model n n_missing score rank rank_median rank_low rank_high n_complete score_complete "
+    "rank_complete",
+    "rank_frequencies": "panel method model rank frequency",
     "cohort": "patient cohort session followup_session days status reason_code reason tumor_core_ml tumor_whole_ml "
     "recurrence_enhancing_ml com_distance_cm tissue",
     "failures": "patient session model stage reason",
@@ -227,7 +231,7 @@ class TestContent:
 
     def test_declared_model_without_result_counts_in_the_adjustment(self):
         tables, facts = tables_of(benchmark(models=("a", "b")), family_models=["a", "b", "absent"])
-        inside = tables["comparisons"].query("in_family")
+        inside = tables["comparisons"].loc[lambda table: table["in_family"]]
         assert inside["p_adjusted"].min() == pytest.approx(min(1, 3 * inside["p_pratt"].min()))
         assert any("without result: absent" in note for note in facts["notes"])
 
@@ -261,7 +265,7 @@ class TestContent:
         assert pd.isna(row["mean"])
         assert {"model": "broken", "dataset": "pooled", "definition": "enhancing"} in facts["family"]
         # The declared family has three tests, so the smallest of the others is tripled.
-        inside = tables["comparisons"].query("in_family")
+        inside = tables["comparisons"].loc[lambda table: table["in_family"]]
         assert inside["p_adjusted"].min() == pytest.approx(min(1, 3 * inside["p_pratt"].min()))
         assert len(tables["failures"]) == 1
 
@@ -486,7 +490,7 @@ def written(tmp_path_factory) -> Path:
             *("--metrics", folder / "in", "--cohort", folder / "cohort.json"),
             *("--failures", folder / "failure.json", folder / "failures.json"),
             *("--quality", folder / "quality.json", "--out", folder / out),
-            *("--draws", DRAWS, "--seed", 7, "--simulated"),
+            *("--draws", DRAWS, "--ranking-draws", 150, "--seed", 7, "--simulated"),
         )
         assert run.returncode == 0, run.stderr
         assert run.stderr == ""
@@ -525,6 +529,8 @@ class TestCommand:
         facts = json.loads((written / "tables" / "statistics.json").read_text())
         assert facts["seed"] == 7
         assert facts["n_bootstrap"] == DRAWS
+        assert facts["ranking"]["draws"] == 150
+        assert facts["ranking"]["panels"]["all_patients"]["models"] == ["fisher", "loti", "soc"]
         assert facts["simulated"] is True
         assert facts["primary"] == "enhancing"
         assert {entry["model"] for entry in facts["family"]} == {"broken", "fisher", "loti"}

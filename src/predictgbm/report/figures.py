@@ -1,4 +1,4 @@
-"""Figures drawn as SVG: patient flow, paired coverage, distance against improvement."""
+"""Figures drawn as SVG: patient flow, paired coverage, distance against improvement, rankings."""
 
 from __future__ import annotations
 
@@ -42,6 +42,25 @@ class Panel:
     color: str
     note: str
     values: Sequence[Pair] | Sequence[Point]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One model in a critical-difference diagram."""
+
+    title: str
+    color: str
+    mean_rank: float
+
+
+@dataclass(frozen=True)
+class RankShares:
+    """One model in a rank-frequency plot: its rank, and the share of bootstraps with rank 1, 2, ..."""
+
+    title: str
+    color: str
+    rank: int
+    shares: Sequence[float]
 
 
 def text(
@@ -295,3 +314,102 @@ def distance_scatter(panels: Sequence[Panel], x_label: str, y_label: str) -> str
         return "".join(parts)
 
     return _grid(panels, draw, (width, height), "Distance against improvement", y_label, x_label)
+
+
+def critical_difference(models: Sequence[Contender], groups: Sequence[Sequence[int]]) -> str:
+    """Draw mean ranks on a line, and a bar for every group of models that no test tells apart.
+
+    A bar has a dot at each of its models, as it may pass over one that is not of its group (after Demsar 2006,
+    J Mach Learn Res 7:1; groups from tests of pairs, without a single critical difference).
+
+    Parameters
+    ----------
+    models
+        Two or more; mean rank 1 is the best.
+    groups
+        Positions in ``models``, two or more in each group.
+    """
+    k = len(models)
+    left, right, axis, step, row = 230.0, 650.0, 46.0, 13.0, 24.0
+    order = sorted(range(k), key=lambda i: models[i].mean_rank)
+    first = axis + 20 + step * len(groups) + 16
+
+    def scale(rank: float) -> float:
+        return left + (right - left) * (rank - 1) / (k - 1)
+
+    parts = [text((left + right) / 2, 14, "Mean rank over the patients (1 is the best)", 12, "middle", MUTED)]
+    parts.append(line(left, axis, right, axis, INK, 1.4))
+    for rank in range(1, k + 1):
+        parts.append(line(scale(rank), axis - 5, scale(rank), axis, INK, 1.4))
+        parts.append(text(scale(rank), axis - 9, str(rank), 11, "middle", MUTED))
+    half = -(-k // 2)
+    for place, index in enumerate(order):
+        model, on_left = models[index], place < half
+        # The outermost models have the topmost labels, so that no two leads cross.
+        y = first + row * (place if on_left else k - 1 - place)
+        x, end = scale(model.mean_rank), left - 14 if on_left else right + 14
+        outwards, anchor = (-1, "end") if on_left else (1, "start")
+        parts.append(f"<g><title>{escape(f'{model.title}: mean rank {model.mean_rank:.2f}')}</title>")
+        parts.append(line(x, axis, x, y, MUTED) + line(x, y, end, y, MUTED))
+        parts.append(
+            f'<circle cx="{end:.1f}" cy="{y:.1f}" r="5" fill="{model.color}" stroke="{INK}" stroke-width=".4"/>'
+        )
+        label = f"{short(model.title)}  {model.mean_rank:.2f}"
+        parts.append(text(end + 10 * outwards, y + 4, label, 13, anchor) + "</g>")
+    for index, group in enumerate(groups):
+        y, places = axis + 20 + step * index, [scale(models[i].mean_rank) for i in group]
+        named = f"Not told apart: {', '.join(models[i].title for i in group)}"
+        parts.append(f'<g class="gbm-group"><title>{escape(named)}</title>')
+        parts.append(line(min(places) - 4, y, max(places) + 4, y, INK, 3.4))
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.2" fill="{INK}"/>' for x in places]
+        parts.append("</g>")
+    height = first + row * (half - 1) + 18
+    return svg(left + right, height, "".join(parts), "Critical-difference diagram of the mean ranks")
+
+
+def rank_frequency(panels: Sequence[tuple[str, Sequence[RankShares]]]) -> str:
+    """Draw how often each model has each rank: the area of a disc is the share, a square marks the rank itself.
+
+    Parameters
+    ----------
+    panels
+        Title of a way to rank, and the models in one order for all.
+    """
+    k = len(panels[0][1])
+    cell, labels, gap, top = 26.0, 190.0, 30.0, 50.0
+    wide = cell * max(k, 6)
+
+    def draw(models: Sequence[RankShares], x0: float) -> Iterable[str]:
+        for row, model in enumerate(models):
+            y = top + cell * (row + 0.5)
+            yield line(x0, y, x0 + cell * k, y, GRID)
+            x = x0 + cell * (model.rank - 0.5)
+            yield (
+                f'<rect x="{x - 11.5:.1f}" y="{y - 11.5:.1f}" width="23" height="23" fill="none" '
+                f'stroke="{INK}" stroke-width="1.2"/>'
+            )
+            for rank, share in enumerate(model.shares, 1):
+                if share > 0:
+                    hover = f"{model.title}: rank {rank} in {100 * share:.1f} % of the bootstraps"
+                    yield (
+                        f'<g><title>{escape(hover)}</title><circle cx="{x0 + cell * (rank - 0.5):.1f}" cy="{y:.1f}" '
+                        f'r="{max(10.5 * math.sqrt(share), 0.8):.2f}" fill="{model.color}" stroke="{INK}" '
+                        'stroke-width=".4"/></g>'
+                    )
+
+    parts = []
+    for row, model in enumerate(panels[0][1]):
+        parts.append(text(labels - 12, top + cell * (row + 0.5) + 4, short(model.title), 13, "end"))
+    for column, (title, models) in enumerate(panels):
+        x0 = labels + column * (wide + gap)
+        parts.append(text(x0, 18, title, 14, weight=700))
+        parts += [
+            text(x0 + cell * (rank - 0.5), top - 8, str(rank), 11, "middle", MUTED)
+            for rank in range(1, k + 1)
+        ]
+        parts += draw(models, x0)
+    width = labels + len(panels) * (wide + gap)
+    foot = text(
+        labels + (width - labels - gap) / 2, top + cell * k + 18, "Rank (1 is the best)", 12, "middle", MUTED
+    )
+    return svg(width, top + cell * k + 28, "".join(parts) + foot, "Frequencies of the ranks")

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from predictgbm.report.results import Results
+
 MISSING = "–"
 
 
@@ -132,3 +134,23 @@ def table(
 def details(title: str, content: str) -> Html:
     """Hide content behind a line that opens it."""
     return Html(f'<details class="gbm-details"><summary>{escape(title)}</summary>{content}</details>')
+
+
+def model_cell(results: Results, name: str) -> Html:
+    """Return a model's title with its colour."""
+    style = results.styles[name]
+    return Html(f'<span class="gbm-swatch" style="background:{style.color}"></span>{escape(style.title)}')
+
+
+def with_interval(value: str, limits: str) -> Html:
+    """Return a value with its interval beside it, smaller."""
+    return Html(f'{value} <span class="gbm-interval">[{limits}]</span>' if limits else value)
+
+
+def downloadable(svg: str, name: str) -> str:
+    """Put a figure in a frame with a link that saves it."""
+    return (
+        f'<figure class="gbm-frame">{svg}<figcaption><a href="#" class="gbm-save" data-name="{name}">Save as '
+        "SVG</a>"
+        "</figcaption></figure>"
+    )

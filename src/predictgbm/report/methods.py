@@ -103,6 +103,20 @@ LITERATURE = {
         "82:171–185, 1987.",
         "10.1080/01621459.1987.10478410",
     ),
+    "friedman": Reference(
+        "Friedman M. The use of ranks to avoid the assumption of normality implicit in the analysis of variance. "
+        "Journal of the American Statistical Association 32:675–701, 1937.",
+        "10.1080/01621459.1937.10503522",
+    ),
+    "benavoli": Reference(
+        "Benavoli A, Corani G, Mangili F. Should we really use post-hoc tests based on mean-ranks? Journal of "
+        "Machine Learning Research 17(5):1–10, 2016."
+    ),
+    "wiesenfarth": Reference(
+        "Wiesenfarth M, Reinke A, Landman BA, et al. Methods and open-source toolkit for analyzing and visualizing "
+        "challenge results. Scientific Reports 11:2369, 2021.",
+        "10.1038/s41598-021-82017-6",
+    ),
     "nextflow": Reference(
         "Di Tommaso P, Chatzou M, Floden EW, et al. Nextflow enables reproducible computational workflows. "
         "Nature Biotechnology 35:316–319, 2017.",
@@ -228,6 +242,9 @@ def methods_text(results: Results) -> Html:
             family=family,
             draws=f"{results.statistics['n_bootstrap']:,}" if results.statistics.get("n_bootstrap") else "",
             seed=results.statistics.get("seed"),
+            ranked=bool(results.tables["rankings"]),
+            compared=bool(results.tables["pairwise"]),
+            ranking_draws=f"{(results.statistics.get('ranking') or {}).get('draws') or 0:,}",
             result=result,
             software=[f"{title} {newest[name]}" for name, title in NAMED_SOFTWARE.items() if name in newest],
             p=results.parameters,

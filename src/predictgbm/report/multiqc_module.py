@@ -18,21 +18,24 @@ from multiqc.base_module import BaseMultiqcModule, ModuleNoSamplesFound
 from multiqc.plots import linegraph
 
 from predictgbm.quality import STAGES, TRIAL
-from predictgbm.report import figures, gallery, methods
+from predictgbm.report import figures, gallery, methods, ranking
 from predictgbm.report.figures import Pair, Panel, Point
 from predictgbm.report.formatting import (
     MISSING,
     Html,
     count,
     details,
+    downloadable,
     duration,
     interval,
     memory,
+    model_cell,
     number,
     p_value,
     percent,
     readable,
     table,
+    with_interval,
 )
 from predictgbm.report.results import REFERENCE, Results, Row, subject
 
@@ -87,6 +90,7 @@ class MultiqcModule(BaseMultiqcModule):
         self.section("Patients", "cohort", cohort(results))
         self.section("Coverage patient by patient", "patients", paired(results))
         self.curve()
+        self.section("Ranking", "ranking", ranking.section(results))
         self.section("Where recurrence was far away", "distance", distance(results))
         self.section("Time and memory", "resources", resources(results))
         self.networks()
@@ -218,12 +222,6 @@ def introduction(results: Results) -> Html:
     return Html(" ".join(parts))
 
 
-def model_cell(results: Results, name: str) -> Html:
-    """Return a model's title with its colour."""
-    style = results.styles[name]
-    return Html(f'<span class="gbm-swatch" style="background:{style.color}"></span>{escape(style.title)}')
-
-
 def viewer_link(patient: str, label: str | None = None) -> Html:
     """Return a link to the viewer page of a patient."""
     name = subject(patient)
@@ -305,11 +303,6 @@ def headline(results: Results) -> tuple[str, str] | None:
     remarks = " ".join(escape(str(remark)) for remark in results.statistics.get("notes") or [])
     note = "".join(f'<p class="gbm-note">{text}</p>' for text in (" ".join(notes), remarks) if text)
     return how, table(head, body, (0,), reference) + note + more_results(results)
-
-
-def with_interval(value: str, limits: str) -> Html:
-    """Return a value with its interval beside it, smaller."""
-    return Html(f'{value} <span class="gbm-interval">[{limits}]</span>' if limits else value)
 
 
 def more_results(results: Results) -> str:
@@ -498,15 +491,6 @@ def cohort(results: Results) -> tuple[str, str] | None:
         f"<h4>By patient</h4>{shown}" if len(rows) <= 12 else details(f"All {len(rows)} patients", shown)
     )
     return how, f"{downloadable(flow(results), 'patient_flow')}<h4>By cohort</h4>{overview}{everyone}"
-
-
-def downloadable(svg: str, name: str) -> str:
-    """Put a figure in a frame with a link that saves it."""
-    return (
-        f'<figure class="gbm-frame">{svg}<figcaption><a href="#" class="gbm-save" data-name="{name}">Save as '
-        "SVG</a>"
-        "</figcaption></figure>"
-    )
 
 
 def ranked(results: Results) -> list[str]:

@@ -29,6 +29,9 @@ TABLES = (
     "summary",
     "comparisons",
     "correlations",
+    "pairwise",
+    "rankings",
+    "rank_frequencies",
     "cohort",
     "failures",
     "quality",
@@ -48,6 +51,9 @@ TEXT_COLUMNS = frozenset(
         "expected",
         "meaning",
         "note",
+        "panel",
+        "model_a",
+        "model_b",
     }
 )
 

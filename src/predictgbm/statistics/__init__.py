@@ -1,6 +1,7 @@
-"""Statistics of a benchmark: paired tests, effects, bootstrap intervals, and the tables made of them."""
+"""Statistics of a benchmark: paired tests, effects, bootstrap intervals, rankings, and the tables made of them."""
 
 from predictgbm.statistics.bootstrap import bca_interval
+from predictgbm.statistics.multiple import cliques, friedman, pairwise
 from predictgbm.statistics.paired import (
     Shift,
     count_zeros_and_ties,
@@ -15,9 +16,12 @@ from predictgbm.statistics.paired import (
 __all__ = [
     "Shift",
     "bca_interval",
+    "cliques",
     "count_zeros_and_ties",
+    "friedman",
     "hodges_lehmann",
     "holm",
+    "pairwise",
     "rank_biserial",
     "sign_flip_p",
     "signed_rank_p",

@@ -22,6 +22,7 @@ from predictgbm.statistics.paired import (
     signed_rank_p,
     spearman,
 )
+from predictgbm.statistics.panels import Bootstrap, Ranking, find_panels, rank_panel
 from predictgbm.tables import COVARIATES, TABLES, TableError, build, data_dictionary
 
 #: Definition of recurrence of the primary endpoint.
@@ -39,13 +40,14 @@ IDENTITY = ("session", "cohort", "followup_session", "days")
 
 @dataclass
 class Analysis:
-    """Results of :func:`analyse`: rows of three tables, the family of Holm's rule, and remarks."""
+    """Results of :func:`analyse`: rows of tables, the family of Holm's rule, remarks, and the ranking."""
 
     summary: list[dict[str, Any]]
     comparisons: list[dict[str, Any]]
     correlations: list[dict[str, Any]]
     family: list[dict[str, str]]
     notes: list[str]
+    ranking: Ranking
 
 
 @dataclass
@@ -115,9 +117,10 @@ def analyse(
     family_definitions: Sequence[str] = (PRIMARY,),
     family_models: Sequence[str] | None = None,
     draws: int = 10_000,
+    ranking_draws: int = 1000,
     seed: int = 20251,
 ) -> Analysis:
-    """Compute summary, comparisons with the reference, and correlations.
+    """Compute summary, comparisons with the reference, correlations, and the ranking of all models.
 
     A patient is evaluable for a definition of recurrence if any model has a coverage there. Tests are of
     complete cases; a model without output for an evaluable patient shows in ``mean_missing_as_zero``.
@@ -136,6 +139,8 @@ def analyse(
         cannot be made still counts in the adjustment.
     draws, seed
         Bootstrap samples and sign flips, and the seed of each.
+    ranking_draws
+        Bootstrap samples of the ranking.
 
     Raises
     ------
@@ -200,7 +205,8 @@ def analyse(
     for row, p in zip(tests, adjusted.tolist(), strict=False):
         row["p_adjusted"] = p
     correlations = _correlate(metrics, candidates, reference, remarks)
-    return Analysis(summary, comparisons, correlations, family, notes + remarks.sentences())
+    ranking = _rank(_wide(metrics, f"coverage_{PRIMARY}", names), cohort, ranking_draws, seed)
+    return Analysis(summary, comparisons, correlations, family, notes + remarks.sentences(), ranking)
 
 
 def _wide(metrics: pd.DataFrame, column: str, names: list[str]) -> pd.DataFrame:
@@ -297,6 +303,17 @@ def _correlate(
     return rows
 
 
+def _rank(coverage: pd.DataFrame, cohort: pd.Series, draws: int, seed: int) -> Ranking:
+    """Compare and rank all models by the primary endpoint, pooled, in the panels that there are."""
+    panels, notes = find_panels(coverage, MINIMUM_PATIENTS)
+    ranking = Ranking(notes=notes)
+    for panel in panels:
+        part = coverage.loc[panel.patients, panel.models]
+        bootstrap = Bootstrap(_strata(cohort.loc[part.index]), draws, seed)
+        rank_panel(ranking, panel.name, part, bootstrap, MINIMUM_PATIENTS)
+    return ranking
+
+
 def make_tables(
     records: Sequence[Mapping[str, Any]],
     cohort: Mapping[str, Any],
@@ -306,6 +323,7 @@ def make_tables(
     simulated: bool = False,
     reference: str = "soc",
     draws: int = 10_000,
+    ranking_draws: int = 1000,
     seed: int = 20251,
     **family: Any,
 ) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
@@ -327,7 +345,7 @@ def make_tables(
         Records of :func:`predictgbm.quality.write_quality`.
     simulated
         Whether the patients are.
-    reference, draws, seed, **family
+    reference, draws, ranking_draws, seed, **family
         See :func:`analyse`.
 
     Returns
@@ -335,7 +353,9 @@ def make_tables(
     tables : dict of DataFrame
         Those of :data:`predictgbm.tables.TABLES`, and ``data_dictionary``.
     facts : dict
-        JSON values: seed, n_bootstrap, reference, models, datasets, primary, family, flow, simulated, notes.
+        JSON values: seed, n_bootstrap, reference, models, datasets, primary, family, flow, simulated, notes;
+        ranking: draws, notes, and for each panel its patients, models, Friedman test, models that no test
+        tells apart (cliques), and Kendall's tau.
 
     Raises
     ------
@@ -378,12 +398,15 @@ def make_tables(
         models=tables["failures"]["model"].dropna().tolist(),
         reference=reference,
         draws=draws,
+        ranking_draws=ranking_draws,
         seed=seed,
         **family,
     )
     tables["summary"] = build("summary", analysis.summary)
     tables["comparisons"] = build("comparisons", analysis.comparisons)
     tables["correlations"] = build("correlations", analysis.correlations)
+    for name in ("pairwise", "rankings", "rank_frequencies"):
+        tables[name] = build(name, getattr(analysis.ranking, name))
     tables["data_dictionary"] = data_dictionary()
     facts = {
         "seed": seed,
@@ -396,6 +419,11 @@ def make_tables(
         "flow": cohort.get("flow") or _flow(tables["cohort"]),
         "simulated": simulated,
         "notes": analysis.notes,
+        "ranking": {
+            "draws": ranking_draws,
+            "panels": analysis.ranking.panels,
+            "notes": analysis.ranking.notes,
+        },
     }
     return tables, facts
 

@@ -1,4 +1,4 @@
-"""BCa bootstrap intervals, stratified."""
+"""Bootstrap by patient, stratified: BCa intervals, and samples as counts."""
 
 from __future__ import annotations
 
@@ -60,13 +60,8 @@ def bca_interval(
     array = np.asarray(values, np.float64).ravel()
     if array.size < 2:
         return float("nan"), float("nan")
-    groups = (
-        np.zeros(array.size, int)
-        if strata is None
-        else np.unique(np.asarray(strata), return_inverse=True)[1].ravel()
-    )
-    order = np.argsort(groups, kind="stable")
-    array, sizes = array[order], np.bincount(groups)
+    order, sizes = _by_stratum(array.size, strata)
+    array = array[order]
     function = STATISTICS[statistic]
     estimate = function(array)
 
@@ -83,6 +78,33 @@ def bca_interval(
     positions = ndtr(bias + bias_and_normal / (1 - acceleration * bias_and_normal))
     low, high = np.quantile(replicates, positions).tolist()
     return low, high
+
+
+def resample_counts(
+    n: int, strata: ArrayLike | None = None, draws: int = 1000, seed: int = 0
+) -> NDArray[np.int64]:
+    """Return how often each of n patients is in each bootstrap sample, shape (draws, n).
+
+    Every draw takes from each stratum as many patients as it has, with replacement.
+
+    Parameters
+    ----------
+    n
+        Number of patients.
+    strata
+        Shape (n,), what stratum each patient belongs to; None: all the same.
+    draws, seed
+        Number of samples, and the seed of their generator.
+    """
+    order, sizes = _by_stratum(n, strata)
+    drawn = order[_resamples(tuple(sizes.tolist()), draws, seed)] + n * np.arange(draws)[:, None]
+    return np.bincount(drawn.ravel(), minlength=draws * n).reshape(draws, n)
+
+
+def _by_stratum(n: int, strata: ArrayLike | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the order that brings values together by stratum, and the sizes of the strata."""
+    groups = np.zeros(n, int) if strata is None else np.unique(np.asarray(strata), return_inverse=True)[1]
+    return np.argsort(groups.ravel(), kind="stable"), np.bincount(groups.ravel())
 
 
 @lru_cache(maxsize=4)  # all models of a data set share them

@@ -225,15 +225,15 @@ def _lower_rank(n: int, alpha: float) -> int:
 
 
 def holm(p: ArrayLike) -> Floats:
-    """Adjust p-values by Holm's step-down rule (Holm 1979, Scand J Stat 6:65).
+    """Adjust p-values by Holm's step-down rule (Holm 1979, Scand J Stat 6:65), families along the last axis.
 
     NaN stays NaN but counts: a declared test that could not be made still takes its share of the error rate.
     """
     array = np.asarray(p, np.float64)
-    order = np.argsort(array, kind="stable")  # NaN last
-    stepwise = array[order] * np.arange(array.size, 0, -1)
+    order = np.argsort(array, axis=-1, kind="stable")  # NaN last
+    stepwise = np.take_along_axis(array, order, -1) * np.arange(array.shape[-1], 0, -1)
     adjusted = np.empty_like(array)
-    adjusted[order] = np.minimum(np.maximum.accumulate(stepwise), 1.0)
+    np.put_along_axis(adjusted, order, np.minimum(np.maximum.accumulate(stepwise, axis=-1), 1.0), -1)
     return adjusted
 
 
