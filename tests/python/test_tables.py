@@ -33,8 +33,13 @@ COLUMNS = {
     "curves": "patient model fraction coverage_enhancing",
     "summary": "model dataset definition n mean sd sem median q1 q3 ci_low ci_high median_ci_low median_ci_high "
     "mean_missing_as_zero",
-    "comparisons": "model dataset definition in_family n n_zero n_tied p_pratt p_wilcox p_signflip p_adjusted shift "
-    "shift_low shift_high rank_biserial",
+    "comparisons": "model dataset definition in_family n n_zero n_tied p_pratt p_wilcox p_signflip p_adjusted p_max_t "
+    "shift shift_low shift_high rank_biserial",
+    "equivalence": "model dataset n bound shift shift_low shift_high p_noninferiority p_nonsuperiority p_equivalence mean "
+    "p_t_noninferiority p_t_nonsuperiority p_t_equivalence",
+    "mixed_model": "model n n_datasets estimate estimate_low estimate_high p sd_between sd_within fit",
+    "leave_one_dataset_out": "model left_out n shift shift_low shift_high p_pratt sign_kept significance_kept",
+    "power": "model n n_zero largest_gain minimum_gain minimum_gain_error n_tests family_gain family_gain_error",
     "correlations": "model covariate n rho p",
     "cohort": "patient cohort session followup_session days status reason_code reason tumor_core_ml tumor_whole_ml "
     "recurrence_enhancing_ml com_distance_cm tissue",
@@ -227,7 +232,7 @@ class TestContent:
 
     def test_declared_model_without_result_counts_in_the_adjustment(self):
         tables, facts = tables_of(benchmark(models=("a", "b")), family_models=["a", "b", "absent"])
-        inside = tables["comparisons"].query("in_family")
+        inside = tables["comparisons"].loc[lambda table: table["in_family"]]
         assert inside["p_adjusted"].min() == pytest.approx(min(1, 3 * inside["p_pratt"].min()))
         assert any("without result: absent" in note for note in facts["notes"])
 
@@ -261,7 +266,7 @@ class TestContent:
         assert pd.isna(row["mean"])
         assert {"model": "broken", "dataset": "pooled", "definition": "enhancing"} in facts["family"]
         # The declared family has three tests, so the smallest of the others is tripled.
-        inside = tables["comparisons"].query("in_family")
+        inside = tables["comparisons"].loc[lambda table: table["in_family"]]
         assert inside["p_adjusted"].min() == pytest.approx(min(1, 3 * inside["p_pratt"].min()))
         assert len(tables["failures"]) == 1
 

@@ -14,6 +14,7 @@ from predictgbm.labels import RECURRENCE
 from predictgbm.quality import quality_rows
 from predictgbm.statistics.bootstrap import bca_interval
 from predictgbm.statistics.paired import (
+    MINIMUM_PATIENTS,
     count_zeros_and_ties,
     hodges_lehmann,
     holm,
@@ -22,6 +23,8 @@ from predictgbm.statistics.paired import (
     signed_rank_p,
     spearman,
 )
+from predictgbm.statistics.robustness import step_down_max_t
+from predictgbm.statistics.sensitivity import robustness_rows
 from predictgbm.tables import COVARIATES, TABLES, TableError, build, data_dictionary
 
 #: Definition of recurrence of the primary endpoint.
@@ -30,22 +33,20 @@ PRIMARY = "enhancing"
 #: All patients together.
 POOLED = "pooled"
 
-#: With fewer patients there are neither tests nor intervals: a two-sided exact p-value cannot fall below 0.125.
-MINIMUM_PATIENTS = 5
-
 #: Columns of ``metrics`` that a record may leave to the cohort's row of its patient.
 IDENTITY = ("session", "cohort", "followup_session", "days")
 
 
 @dataclass
 class Analysis:
-    """Results of :func:`analyse`: rows of three tables, the family of Holm's rule, and remarks."""
+    """Results of :func:`analyse`: rows of tables, the family of Holm's rule, and remarks."""
 
     summary: list[dict[str, Any]]
     comparisons: list[dict[str, Any]]
     correlations: list[dict[str, Any]]
     family: list[dict[str, str]]
     notes: list[str]
+    robustness: dict[str, list[dict[str, Any]]]
 
 
 @dataclass
@@ -114,10 +115,11 @@ def analyse(
     reference: str = "soc",
     family_definitions: Sequence[str] = (PRIMARY,),
     family_models: Sequence[str] | None = None,
+    equivalence_bound: float = 0.05,
     draws: int = 10_000,
     seed: int = 20251,
 ) -> Analysis:
-    """Compute summary, comparisons with the reference, and correlations.
+    """Compute summary, comparisons with the reference, their robustness, and correlations.
 
     A patient is evaluable for a definition of recurrence if any model has a coverage there. Tests are of
     complete cases; a model without output for an evaluable patient shows in ``mean_missing_as_zero``.
@@ -134,8 +136,10 @@ def analyse(
         Definitions of recurrence and models (None: all) whose pooled comparisons form the family of Holm's
         rule, declared before the results are seen. Every other test is exploratory. A declared test that
         cannot be made still counts in the adjustment.
+    equivalence_bound
+        Largest difference of coverage that is declared not to matter.
     draws, seed
-        Bootstrap samples and sign flips, and the seed of each.
+        Bootstrap samples and sign flips, and the seed of everything drawn.
 
     Raises
     ------
@@ -164,7 +168,7 @@ def analyse(
     if absent:
         notes.append(f"Declared in the family of tests, but without result: {', '.join(absent)}.")
 
-    summary, comparisons = [], []
+    summary, comparisons, family_gains = [], [], []
     for definition in RECURRENCE:
         coverage = _wide(metrics, f"coverage_{definition}", names)
         for dataset, part in _datasets(coverage, cohort):
@@ -186,6 +190,8 @@ def analyse(
                     {"model": model, "dataset": dataset, "definition": definition, "in_family": in_family}
                     | row
                 )
+                if in_family:
+                    family_gains.append(paired if row["p_pratt"] >= 0 else paired * np.nan)
                 if remark and reference in names:
                     remarks.add(remark, dataset, definition, model)
 
@@ -199,8 +205,21 @@ def analyse(
     adjusted = holm([row["p_pratt"] for row in tests] + not_made)
     for row, p in zip(tests, adjusted.tolist(), strict=False):
         row["p_adjusted"] = p
+    if tests:
+        together = pd.concat(family_gains, axis=1).to_numpy()
+        for row, p in zip(tests, step_down_max_t(together, draws, seed).tolist(), strict=True):
+            row["p_max_t"] = p
+    coverage = _wide(metrics, f"coverage_{PRIMARY}", sorted({*names, reference}))
+    gains = coverage[candidates].sub(coverage[reference], axis=0).dropna(how="all")
+    robustness = robustness_rows(
+        [(dataset, part) for dataset, part in _datasets(gains, cohort)],
+        bound=equivalence_bound,
+        tests=len(family),
+        seed=seed,
+        remark=lambda cause, dataset, model: remarks.add(cause, dataset, PRIMARY, model),
+    )
     correlations = _correlate(metrics, candidates, reference, remarks)
-    return Analysis(summary, comparisons, correlations, family, notes + remarks.sentences())
+    return Analysis(summary, comparisons, correlations, family, notes + remarks.sentences(), robustness)
 
 
 def _wide(metrics: pd.DataFrame, column: str, names: list[str]) -> pd.DataFrame:
@@ -307,7 +326,7 @@ def make_tables(
     reference: str = "soc",
     draws: int = 10_000,
     seed: int = 20251,
-    **family: Any,
+    **declared: Any,
 ) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """Make every table of a benchmark and the facts about its statistics.
 
@@ -327,7 +346,7 @@ def make_tables(
         Records of :func:`predictgbm.quality.write_quality`.
     simulated
         Whether the patients are.
-    reference, draws, seed, **family
+    reference, draws, seed, **declared
         See :func:`analyse`.
 
     Returns
@@ -379,11 +398,12 @@ def make_tables(
         reference=reference,
         draws=draws,
         seed=seed,
-        **family,
+        **declared,
     )
     tables["summary"] = build("summary", analysis.summary)
     tables["comparisons"] = build("comparisons", analysis.comparisons)
     tables["correlations"] = build("correlations", analysis.correlations)
+    tables |= {name: build(name, rows) for name, rows in analysis.robustness.items()}
     tables["data_dictionary"] = data_dictionary()
     facts = {
         "seed": seed,
