@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Compute the tables of a benchmark: coverage of each model, tests against the standard of care, the cohort.
 
-Writes into one folder, as CSV and as Parquet: metrics, lesions, curves, summary, comparisons, correlations,
-pairwise, rankings, rank_frequencies, cohort, failures and quality; besides data_dictionary.csv, which says for every
-column its type, unit and meaning, and statistics.json with seed, family of tests, patient flow, remarks, and the test
-of all models at once. The same input gives the same files.
+Writes into one folder, as CSV and as Parquet: metrics, lesions, curves, summary, comparisons, equivalence, mixed_model,
+leave_one_dataset_out, power, correlations, pairwise, rankings, rank_frequencies, cohort, failures and quality; besides
+data_dictionary.csv, which says for every column its type, unit and meaning, and statistics.json with seed, family of
+tests, patient flow, remarks, and the test of all models at once. The same input gives the same files.
 With nothing to evaluate the tables are there and empty.
 """
 
@@ -60,7 +60,7 @@ def main() -> int:
         "--out", type=Path, required=True, metavar="DIR", help="folder to write the tables to"
     )
     parser.add_argument(
-        "--seed", type=int, default=20251, help="seed of bootstrap and sign flips (default: %(default)s)"
+        "--seed", type=int, default=20251, help="seed of everything drawn (default: %(default)s)"
     )
     parser.add_argument(
         "--draws", type=int, default=10_000, help="bootstrap samples, and sign flips (default: %(default)s)"
@@ -91,12 +91,22 @@ def main() -> int:
         help="models in that family (default: all but the reference)",
     )
     parser.add_argument(
+        "--equivalence-bound",
+        type=float,
+        default=0.05,
+        metavar="COVERAGE",
+        help="largest difference of coverage that does not matter, for the tests of equivalence; above 0, below 1 "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
         "--simulated", action="store_true", help="mark the results as those of simulated patients"
     )
     arguments = parser.parse_args()
     for option, draws in (("--draws", arguments.draws), ("--ranking-draws", arguments.ranking_draws)):
         if draws < 100:
             parser.error(f"{option}: at least 100 are needed for an interval")
+    if not 0 < arguments.equivalence_bound < 1:
+        parser.error("--equivalence-bound: expected a fraction of the recurrence above 0 and below 1")
 
     from predictgbm.statistics.benchmark import make_tables
     from predictgbm.tables import TableError
@@ -117,6 +127,7 @@ def main() -> int:
             seed=arguments.seed,
             family_definitions=arguments.family_definitions,
             family_models=arguments.family_models,
+            equivalence_bound=arguments.equivalence_bound,
         )
         arguments.out.mkdir(parents=True, exist_ok=True)
         for name, table in tables.items():

@@ -290,6 +290,11 @@ TABLES: dict[str, Table] = {
             _fraction("p_wilcox", "The same test with zeros left out (Wilcoxon)"),
             _fraction("p_signflip", "Two-sided sign-flip permutation p-value of the mean difference"),
             _fraction("p_adjusted", "p_pratt adjusted by Holm over the family; empty outside it"),
+            _fraction(
+                "p_max_t",
+                "p_pratt adjusted over the family by the largest statistic under joint sign flips (Westfall-Young "
+                "step-down), a check of p_adjusted",
+            ),
             _difference("shift", "Hodges-Lehmann shift of coverage, model minus standard of care"),
             _difference("shift_low", "Lower end of its 95 % interval"),
             _difference("shift_high", "Upper end of its 95 % interval"),
@@ -297,6 +302,95 @@ TABLES: dict[str, Table] = {
                 "rank_biserial",
                 "Matched-pairs rank-biserial correlation; 1 if the model is never worse, -1 if never better",
             ),
+        ),
+    ),
+    "equivalence": Table(
+        "Whether the enhancing coverage of a model lies within a declared bound of the standard of care: a row per "
+        "model and data set; exploratory, p-values are not adjusted",
+        ("model", "dataset"),
+        (
+            _model,
+            _dataset,
+            _count("n", "patients", "Patients with a coverage of both"),
+            _amount("bound", "1", "Largest difference of coverage that is declared not to matter"),
+            _difference("shift", "Hodges-Lehmann shift of coverage, model minus standard of care"),
+            _difference(
+                "shift_low", "Lower end of its 90 % interval, which belongs to two one-sided tests at 5 %"
+            ),
+            _difference("shift_high", "Upper end of its 90 % interval"),
+            _fraction(
+                "p_noninferiority",
+                "One-sided exact signed-rank p-value (zeros by Pratt) of the hypothesis that the model is worse by "
+                "the bound or more",
+            ),
+            _fraction(
+                "p_nonsuperiority", "The same of the hypothesis that it is better by the bound or more"
+            ),
+            _fraction(
+                "p_equivalence", "The larger of both: small where the model is equivalent; the main result"
+            ),
+            _difference("mean", "Mean difference of coverage"),
+            _fraction("p_t_noninferiority", "As p_noninferiority, by the t-test of the mean"),
+            _fraction("p_t_nonsuperiority", "As p_nonsuperiority, by the t-test of the mean"),
+            _fraction("p_t_equivalence", "The larger of both"),
+        ),
+    ),
+    "mixed_model": Table(
+        "Mean gain in enhancing coverage over the standard of care with the data set as random effect",
+        ("model",),
+        (
+            _model,
+            _count("n", "patients", "Patients with a coverage of both"),
+            _count("n_datasets", "1", "Data sets they come from"),
+            _difference("estimate", "Mean gain in an average data set"),
+            Column("estimate_low", "number", "1", "Lower end of its 95 % interval by Student's t"),
+            Column("estimate_high", "number", "1", "Upper end of that interval"),
+            _fraction("p", "Two-sided p-value of no gain; not adjusted"),
+            _amount("sd_between", "1", "Standard deviation of the gain between data sets"),
+            _amount("sd_within", "1", "Standard deviation of the gain between patients of a data set"),
+            _text("fit", "What was fitted, and why where it is not the mixed model"),
+        ),
+    ),
+    "leave_one_dataset_out": Table(
+        "Each model against the standard of care without one data set: enhancing coverage, p-values not adjusted",
+        ("model", "left_out"),
+        (
+            _model,
+            _text("left_out", "Data set that is left out", required=True),
+            _count("n", "patients", "Patients of the other data sets with a coverage of both"),
+            _difference("shift", "Hodges-Lehmann shift of coverage, model minus standard of care"),
+            _difference("shift_low", "Lower end of its 95 % interval"),
+            _difference("shift_high", "Upper end of its 95 % interval"),
+            _fraction("p_pratt", "Two-sided Wilcoxon signed-rank p-value, zeros by Pratt"),
+            Column(
+                "sign_kept", "boolean", "", "Whether the signed ranks lean the way they do with all data sets"
+            ),
+            Column(
+                "significance_kept",
+                "boolean",
+                "",
+                "Whether p_pratt is on the same side of 0.05 as with all data sets and, below it, the sign is kept",
+            ),
+        ),
+    ),
+    "power": Table(
+        "What mean gain in enhancing coverage the primary test would have detected with 80 % power, by simulation",
+        ("model",),
+        (
+            _model,
+            _count("n", "patients", "Patients with a coverage of both, also in each simulated cohort"),
+            _count("n_zero", "patients", "Patients in whom both cover the same"),
+            _fraction("largest_gain", "Mean gain if every difference were an improvement"),
+            _fraction(
+                "minimum_gain",
+                "Least mean gain detected by one test at 5 %; empty if even the largest is not",
+            ),
+            _amount("minimum_gain_error", "1", "Monte-Carlo standard error of minimum_gain"),
+            _count("n_tests", "1", "Tests of the family that is adjusted together"),
+            _fraction(
+                "family_gain", "Least mean gain detected at 5 % over n_tests, the first step of Holm's rule"
+            ),
+            _amount("family_gain_error", "1", "Monte-Carlo standard error of family_gain"),
         ),
     ),
     "correlations": Table(

@@ -14,7 +14,8 @@ from predictgbm.statistics.conformal import conformal_bound, leave_one_out_rate
 
 
 @pytest.mark.parametrize(
-    ("n", "level", "rank"), [(9, 0.9, 9), (10, 0.9, 10), (19, 0.9, 18), (99, 0.9, 90), (3, 0.5, 2), (1, 0.5, 1)]
+    ("n", "level", "rank"),
+    [(9, 0.9, 9), (10, 0.9, 10), (19, 0.9, 18), (99, 0.9, 90), (3, 0.5, 2), (1, 0.5, 1)],
 )
 def test_bound_is_the_value_of_its_rank(n: int, level: float, rank: int) -> None:
     values = np.random.default_rng(0).permutation(n) + 1.0
@@ -41,7 +42,9 @@ def test_a_new_patient_is_covered_as_often_as_promised(n: int) -> None:
 
 
 @given(
-    st.lists(st.floats(0, 5) | st.just(math.inf), min_size=2, max_size=40), st.floats(0.05, 0.95), st.floats(0, 1)
+    st.lists(st.floats(0, 5) | st.just(math.inf), min_size=2, max_size=40),
+    st.floats(0.05, 0.95),
+    st.floats(0, 1),
 )
 def test_properties(values: list[float], level: float, more: float) -> None:
     bound = conformal_bound(values, level)
@@ -60,5 +63,5 @@ def test_leaving_one_out_by_hand() -> None:
 
 @pytest.mark.parametrize(("values", "level"), [([1.0, math.nan], 0.9), ([1.0], 1.0), ([1.0], 0.0)])
 def test_what_has_no_bound_is_refused(values: list[float], level: float) -> None:
-    with pytest.raises(ValueError, match="NaN|not between"):
+    with pytest.raises(ValueError, match=r"NaN|not between"):
         conformal_bound(values, level)

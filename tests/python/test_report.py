@@ -25,7 +25,14 @@ from predictgbm.quality import TRIAL
 from predictgbm.report import figures, gallery
 from predictgbm.report.formatting import duration, memory, number, p_value, table
 from predictgbm.report.methods import Reference, References, methods_text, verdict
-from predictgbm.report.results import REFERENCE_COLOR, Results, parse_bytes, parse_seconds, read_trace
+from predictgbm.report.results import (
+    REFERENCE_COLOR,
+    Results,
+    parse_bytes,
+    parse_seconds,
+    read_table,
+    read_trace,
+)
 from predictgbm.statistics.benchmark import make_tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -372,7 +379,9 @@ def sections(page: Page) -> list[str]:
 
 def test_report_begins_with_the_warning_and_answers_in_order(page: Page) -> None:
     assert page.texts[0].startswith("SIMULATED DATA")
-    expected = "headline cohort patients curve ranking distance resources networks failures gallery methods versions"
+    expected = (
+        "headline cohort patients curve ranking distance resources networks failures gallery methods versions"
+    )
     assert sections(page) == expected.split()
 
 
@@ -481,6 +490,38 @@ def test_results_of_the_trial_segmenter_are_told_below_the_title(run: Path) -> N
         segmented | {"patient": "002", "method": "BraTS23_1"},
     ]
     assert "<b>TRIAL QUALITY.</b> The tumour labels of 1 exam come" in introduction(results)
+
+
+def test_robustness_shows_what_the_tables_tell(tmp_path: Path) -> None:
+    import multiqc  # noqa: F401  # first, as it loads the module itself
+
+    from predictgbm.report.multiqc_module import robustness
+    from predictgbm.statistics.benchmark import make_tables
+
+    folder = write_run(tmp_path / "run", n=30, pictures=False)
+    assert robustness(Results(folder)) is None
+    assert "one-sided" not in methods_text(Results(folder))
+    records = [row | {"n_lesions": 1} for row in read_table(folder / "tables" / "metrics.csv")]
+    tables, _ = make_tables(records, {}, (), draws=200)
+    for name in ("comparisons", "equivalence", "mixed_model", "leave_one_dataset_out", "power"):
+        tables[name].to_csv(folder / "tables" / f"{name}.csv", index=False)
+    found = robustness(Results(folder))
+    assert found is not None
+    texts = Page(f'<div class="mainpage">{found[1]}</div>').texts
+    assert "Within ±5 points, p" in texts
+    row = texts[texts.index("Fisher-KPP") :]
+    same = tables["equivalence"].set_index(["model", "dataset"]).loc["fisherkpp", "pooled"]
+    kept = tables["leave_one_dataset_out"].set_index("model").loc["fisherkpp", "significance_kept"]
+    assert row[1:3] == ["30", p_value(same["p_noninferiority"])]
+    assert row[3] == p_value(same["p_equivalence"]) != row[2]
+    assert row[5] == f"{kept.sum()} of 3"
+    detectable = tables["power"].set_index("model").loc["fisherkpp", "minimum_gain"]
+    assert row[9] == number(detectable, 1, 100)
+    for text in ("RHUH", "data set as random effect", "yes"):
+        assert text in texts
+    assert "within ±5.0 points of coverage" in methods_text(Results(folder))
+    # The outside model's title stays text here too.
+    assert "x" not in Page(found[1]).values("img", "src")
 
 
 def test_methods_text_tells_how_raw_images_were_processed(run: Path) -> None:

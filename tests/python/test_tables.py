@@ -18,6 +18,7 @@ from statsmodels.stats.multitest import multipletests
 from predictgbm.quality import Measure, write_quality
 from predictgbm.statistics import signed_rank_p
 from predictgbm.statistics.benchmark import make_tables
+from predictgbm.statistics.robustness import step_down_max_t
 from predictgbm.tables import TABLES, TableError, build, data_dictionary
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -33,8 +34,13 @@ COLUMNS = {
     "curves": "patient model fraction coverage_enhancing",
     "summary": "model dataset definition n mean sd sem median q1 q3 ci_low ci_high median_ci_low median_ci_high "
     "mean_missing_as_zero",
-    "comparisons": "model dataset definition in_family n n_zero n_tied p_pratt p_wilcox p_signflip p_adjusted shift "
-    "shift_low shift_high rank_biserial",
+    "comparisons": "model dataset definition in_family n n_zero n_tied p_pratt p_wilcox p_signflip p_adjusted p_max_t "
+    "shift shift_low shift_high rank_biserial",
+    "equivalence": "model dataset n bound shift shift_low shift_high p_noninferiority p_nonsuperiority p_equivalence "
+    "mean p_t_noninferiority p_t_nonsuperiority p_t_equivalence",
+    "mixed_model": "model n n_datasets estimate estimate_low estimate_high p sd_between sd_within fit",
+    "leave_one_dataset_out": "model left_out n shift shift_low shift_high p_pratt sign_kept significance_kept",
+    "power": "model n n_zero largest_gain minimum_gain minimum_gain_error n_tests family_gain family_gain_error",
     "correlations": "model covariate n rho p",
     "pairwise": "panel model_a model_b n n_zero shift rank_biserial p p_adjusted",
     "rankings": "panel method model n n_missing score rank rank_median rank_low rank_high n_complete score_complete "
@@ -222,6 +228,36 @@ class TestContent:
         assert table.loc[~table["in_family"], "p_adjusted"].isna().all()
         assert len(facts["family"]) == 6
 
+    def test_family_is_adjusted_by_joint_sign_flips_too(self):
+        records = [r for r in benchmark(models=("a", "b", "c")) if r["patient"] != "P03" or r["model"] != "b"]
+        tables, _ = tables_of(records, family_models=["a", "b"], seed=4)
+        wide = pd.DataFrame(records).pivot(index="patient", columns="model", values="coverage_enhancing")
+        gains = wide[["a", "b"]].sub(wide["soc"], axis=0)
+        expected = step_down_max_t(gains.to_numpy(), DRAWS, seed=4)
+        table = tables["comparisons"]
+        inside = table["in_family"].to_numpy(bool)
+        assert table.loc[inside, "model"].tolist() == ["a", "b"]
+        assert table.loc[inside, "p_max_t"].tolist() == pytest.approx(expected.tolist(), rel=1e-9)
+        assert table.loc[~inside, "p_max_t"].isna().all()
+
+    def test_robustness_is_of_the_primary_endpoint(self):
+        records = benchmark(30, models=("a",))
+        tables, _ = tables_of(records, equivalence_bound=0.03)
+        wide = pd.DataFrame(records).pivot(index="patient", columns="model", values="coverage_enhancing")
+        gain = (wide["a"] - wide["soc"]).to_numpy()
+        row = row_of(tables["equivalence"], model="a", dataset="pooled")
+        assert row["p_nonsuperiority"] == pytest.approx(
+            signed_rank_p(gain - 0.03, alternative="less"), rel=1e-9
+        )
+        assert (row["n"], row["bound"]) == (30, 0.03)
+        assert row["mean"] == pytest.approx(gain.mean())
+        assert set(tables["equivalence"]["dataset"]) == {"A", "B", "C", "pooled"}
+        without_b = gain[np.arange(30) % 3 != 1]
+        row = row_of(tables["leave_one_dataset_out"], model="a", left_out="B")
+        assert row["p_pratt"] == pytest.approx(signed_rank_p(without_b), rel=1e-9)
+        assert row_of(tables["mixed_model"], model="a")["n_datasets"] == 3
+        assert row_of(tables["power"], model="a")["n_tests"] == 1
+
     def test_family_can_be_some_of_the_models(self):
         tables, _ = tables_of(benchmark(models=("a", "b", "c")), family_models=["b"])
         table = tables["comparisons"]
@@ -386,6 +422,9 @@ class TestDegenerate:
         assert comparisons[empty].isna().all(axis=None)
         assert comparisons.query("dataset == 'pooled'")["shift"].notna().all()
         assert tables["summary"][["ci_low", "ci_high", "median_ci_low"]].isna().all(axis=None)
+        assert tables["equivalence"]["p_equivalence"].isna().all()
+        assert len(tables["mixed_model"]) == len(tables["power"]) == len(tables["leave_one_dataset_out"]) == 0
+        assert any("robustness not computed: fisher, loti in pooled" in note for note in facts["notes"])
         assert any("Fewer than 5 pairs" in note and "fisher, loti" in note for note in facts["notes"])
 
     def test_five_pairs_have_p_values_but_no_interval(self):
@@ -401,6 +440,8 @@ class TestDegenerate:
         row = row_of(tables["comparisons"], model="copy", dataset="pooled", definition="enhancing")
         assert (row["n"], row["n_zero"], row["shift"]) == (9, 9, 0)
         assert row[["p_pratt", "p_signflip", "rank_biserial"]].isna().all()
+        same = row_of(tables["equivalence"], model="copy", dataset="pooled")
+        assert same["p_equivalence"] == pytest.approx(2.0**-9)
         assert any("All differences are zero" in note for note in facts["notes"])
 
     def test_interval_and_test_that_disagree_over_zeros_are_told(self):
@@ -440,6 +481,7 @@ class TestDegenerate:
         assert (tables["comparisons"]["n"] == 0).all()
         assert tables["comparisons"]["p_pratt"].isna().all()
         assert tables["correlations"]["rho"].isna().all()
+        assert len(tables["equivalence"]) == len(tables["power"]) == 0
         assert any("'soc' has no result" in note for note in facts["notes"])
 
     def test_constant_covariate(self):
@@ -558,6 +600,11 @@ class TestCommand:
         assert run.stderr.startswith("ERROR: ")
         assert run.stderr.count("\n") == 1
         assert told in run.stderr
+
+    def test_a_bound_that_is_no_part_of_the_recurrence_is_refused(self, tmp_path):
+        run = run_command("--out", tmp_path / "out", "--equivalence-bound", 5)
+        assert run.returncode == 2
+        assert "--equivalence-bound: expected a fraction" in run.stderr
 
     def test_a_missing_file_is_named(self, tmp_path):
         run = run_command("--metrics", tmp_path / "absent.json", "--out", tmp_path / "out")

@@ -117,6 +117,15 @@ LITERATURE = {
         "challenge results. Scientific Reports 11:2369, 2021.",
         "10.1038/s41598-021-82017-6",
     ),
+    "schuirmann": Reference(
+        "Schuirmann DJ. A comparison of the two one-sided tests procedure and the power approach for assessing the "
+        "equivalence of average bioavailability. Journal of Pharmacokinetics and Biopharmaceutics 15:657–680, 1987.",
+        "10.1007/BF01068419",
+    ),
+    "westfall": Reference(
+        "Westfall PH, Young SS. Resampling-based multiple testing: examples and methods for p-value adjustment. "
+        "Wiley, 1993.",
+    ),
     "nextflow": Reference(
         "Di Tommaso P, Chatzou M, Floden EW, et al. Nextflow enables reproducible computational workflows. "
         "Nature Biotechnology 35:316–319, 2017.",
@@ -240,6 +249,7 @@ def methods_text(results: Results) -> Html:
             failures=len(results.tables["failures"]),
             definition=DEFINITIONS.get(results.primary, results.primary),
             family=family,
+            bound=next((number(row["bound"], 1, 100) for row in results.tables["equivalence"]), ""),
             draws=f"{results.statistics['n_bootstrap']:,}" if results.statistics.get("n_bootstrap") else "",
             seed=results.statistics.get("seed"),
             ranked=bool(results.tables["rankings"]),

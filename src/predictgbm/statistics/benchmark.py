@@ -14,6 +14,7 @@ from predictgbm.labels import RECURRENCE
 from predictgbm.quality import quality_rows
 from predictgbm.statistics.bootstrap import bca_interval
 from predictgbm.statistics.paired import (
+    MINIMUM_PATIENTS,
     count_zeros_and_ties,
     hodges_lehmann,
     holm,
@@ -23,6 +24,8 @@ from predictgbm.statistics.paired import (
     spearman,
 )
 from predictgbm.statistics.panels import Bootstrap, Ranking, find_panels, rank_panel
+from predictgbm.statistics.robustness import step_down_max_t
+from predictgbm.statistics.sensitivity import robustness_rows
 from predictgbm.tables import COVARIATES, TABLES, TableError, build, data_dictionary
 
 #: Definition of recurrence of the primary endpoint.
@@ -31,16 +34,13 @@ PRIMARY = "enhancing"
 #: All patients together.
 POOLED = "pooled"
 
-#: With fewer patients there are neither tests nor intervals: a two-sided exact p-value cannot fall below 0.125.
-MINIMUM_PATIENTS = 5
-
 #: Columns of ``metrics`` that a record may leave to the cohort's row of its patient.
 IDENTITY = ("session", "cohort", "followup_session", "days")
 
 
 @dataclass
 class Analysis:
-    """Results of :func:`analyse`: rows of tables, the family of Holm's rule, remarks, and the ranking."""
+    """Results of :func:`analyse`: rows of tables, the family of Holm's rule, remarks, ranking, robustness."""
 
     summary: list[dict[str, Any]]
     comparisons: list[dict[str, Any]]
@@ -48,6 +48,7 @@ class Analysis:
     family: list[dict[str, str]]
     notes: list[str]
     ranking: Ranking
+    robustness: dict[str, list[dict[str, Any]]]
 
 
 @dataclass
@@ -116,11 +117,12 @@ def analyse(
     reference: str = "soc",
     family_definitions: Sequence[str] = (PRIMARY,),
     family_models: Sequence[str] | None = None,
+    equivalence_bound: float = 0.05,
     draws: int = 10_000,
     ranking_draws: int = 1000,
     seed: int = 20251,
 ) -> Analysis:
-    """Compute summary, comparisons with the reference, correlations, and the ranking of all models.
+    """Compute summary, comparisons with the reference, their robustness, correlations, and the ranking of all models.
 
     A patient is evaluable for a definition of recurrence if any model has a coverage there. Tests are of
     complete cases; a model without output for an evaluable patient shows in ``mean_missing_as_zero``.
@@ -137,8 +139,10 @@ def analyse(
         Definitions of recurrence and models (None: all) whose pooled comparisons form the family of Holm's
         rule, declared before the results are seen. Every other test is exploratory. A declared test that
         cannot be made still counts in the adjustment.
+    equivalence_bound
+        Largest difference of coverage that is declared not to matter.
     draws, seed
-        Bootstrap samples and sign flips, and the seed of each.
+        Bootstrap samples and sign flips, and the seed of everything drawn.
     ranking_draws
         Bootstrap samples of the ranking.
 
@@ -169,7 +173,7 @@ def analyse(
     if absent:
         notes.append(f"Declared in the family of tests, but without result: {', '.join(absent)}.")
 
-    summary, comparisons = [], []
+    summary, comparisons, family_gains = [], [], []
     for definition in RECURRENCE:
         coverage = _wide(metrics, f"coverage_{definition}", names)
         for dataset, part in _datasets(coverage, cohort):
@@ -191,6 +195,8 @@ def analyse(
                     {"model": model, "dataset": dataset, "definition": definition, "in_family": in_family}
                     | row
                 )
+                if in_family:
+                    family_gains.append(paired if row["p_pratt"] >= 0 else paired * np.nan)
                 if remark and reference in names:
                     remarks.add(remark, dataset, definition, model)
 
@@ -204,9 +210,24 @@ def analyse(
     adjusted = holm([row["p_pratt"] for row in tests] + not_made)
     for row, p in zip(tests, adjusted.tolist(), strict=False):
         row["p_adjusted"] = p
+    if tests:
+        together = pd.concat(family_gains, axis=1).to_numpy()
+        for row, p in zip(tests, step_down_max_t(together, draws, seed).tolist(), strict=True):
+            row["p_max_t"] = p
+    coverage = _wide(metrics, f"coverage_{PRIMARY}", sorted({*names, reference}))
+    gains = coverage[candidates].sub(coverage[reference], axis=0).dropna(how="all")
+    robustness = robustness_rows(
+        [(dataset, part) for dataset, part in _datasets(gains, cohort)],
+        bound=equivalence_bound,
+        tests=len(family),
+        seed=seed,
+        remark=lambda cause, dataset, model: remarks.add(cause, dataset, PRIMARY, model),
+    )
     correlations = _correlate(metrics, candidates, reference, remarks)
     ranking = _rank(_wide(metrics, f"coverage_{PRIMARY}", names), cohort, ranking_draws, seed)
-    return Analysis(summary, comparisons, correlations, family, notes + remarks.sentences(), ranking)
+    return Analysis(
+        summary, comparisons, correlations, family, notes + remarks.sentences(), ranking, robustness
+    )
 
 
 def _wide(metrics: pd.DataFrame, column: str, names: list[str]) -> pd.DataFrame:
@@ -325,7 +346,7 @@ def make_tables(
     draws: int = 10_000,
     ranking_draws: int = 1000,
     seed: int = 20251,
-    **family: Any,
+    **declared: Any,
 ) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """Make every table of a benchmark and the facts about its statistics.
 
@@ -345,7 +366,7 @@ def make_tables(
         Records of :func:`predictgbm.quality.write_quality`.
     simulated
         Whether the patients are.
-    reference, draws, ranking_draws, seed, **family
+    reference, draws, ranking_draws, seed, **declared
         See :func:`analyse`.
 
     Returns
@@ -400,13 +421,14 @@ def make_tables(
         draws=draws,
         ranking_draws=ranking_draws,
         seed=seed,
-        **family,
+        **declared,
     )
     tables["summary"] = build("summary", analysis.summary)
     tables["comparisons"] = build("comparisons", analysis.comparisons)
     tables["correlations"] = build("correlations", analysis.correlations)
     for name in ("pairwise", "rankings", "rank_frequencies"):
         tables[name] = build(name, getattr(analysis.ranking, name))
+    tables |= {name: build(name, rows) for name, rows in analysis.robustness.items()}
     tables["data_dictionary"] = data_dictionary()
     facts = {
         "seed": seed,

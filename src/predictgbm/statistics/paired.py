@@ -27,6 +27,9 @@ EXACT_FLIPS = 32
 #: Largest number of patients for which all permutations of a rank correlation are counted.
 EXACT_PERMUTATIONS = 8
 
+#: With fewer patients there are neither tests nor intervals: a two-sided exact p-value cannot fall below 0.125.
+MINIMUM_PATIENTS = 5
+
 Floats = NDArray[np.float64]
 
 
@@ -107,8 +110,12 @@ def positive_rank_distribution(ranks: ArrayLike) -> tuple[Floats, float]:
     return probability, divisor / 2
 
 
-def signed_rank_p(differences: ArrayLike, zeros: Literal["pratt", "wilcoxon"] = "pratt") -> float:
-    """Two-sided p-value of the Wilcoxon signed-rank test; NaN if all differences are zero.
+def signed_rank_p(
+    differences: ArrayLike,
+    zeros: Literal["pratt", "wilcoxon"] = "pratt",
+    alternative: Literal["two-sided", "greater", "less"] = "two-sided",
+) -> float:
+    """p-value of the Wilcoxon signed-rank test; NaN if all differences are zero.
 
     Exact, conditional on the absolute differences, up to :data:`EXACT_RANKS` non-zero differences whether or
     not there are zeros and ties. Beyond, the normal approximation with the variance of the same conditional
@@ -121,15 +128,19 @@ def signed_rank_p(differences: ArrayLike, zeros: Literal["pratt", "wilcoxon"] = 
         Shape (n,).
     zeros
         See :func:`signed_ranks`.
+    alternative
+        What the differences are said to be: ``greater`` or ``less`` than zero, or either (``two-sided``).
     """
     ranks = signed_ranks(differences, zeros)
     if not ranks.size:
         return float("nan")
-    smaller = float(min(ranks[ranks > 0].sum(), -ranks[ranks < 0].sum()))
+    positive, negative = float(ranks[ranks > 0].sum()), float(-ranks[ranks < 0].sum())
+    contrary = {"greater": negative, "less": positive, "two-sided": min(positive, negative)}[alternative]
+    sides = 2 if alternative == "two-sided" else 1
     if ranks.size > EXACT_RANKS:
-        return float(min(1.0, 2 * ndtr(-abs(ranks.sum()) / np.sqrt((ranks**2).sum()))))
+        return float(min(1.0, sides * ndtr((2 * contrary - positive - negative) / np.sqrt((ranks**2).sum()))))
     probability, unit = positive_rank_distribution(np.abs(ranks))
-    return float(min(1.0, 2 * probability[: round(smaller / unit) + 1].sum()))
+    return float(min(1.0, sides * probability[: round(contrary / unit) + 1].sum()))
 
 
 def sign_flip_p(differences: ArrayLike, draws: int = 10_000, seed: int = 0) -> float:
