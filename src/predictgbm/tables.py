@@ -236,6 +236,24 @@ TABLES: dict[str, Table] = {
             _fraction("coverage_enhancing", "Part of the enhancing recurrence inside that volume"),
         ),
     ),
+    "guarantee": Table(
+        "Volume that covers enough of the recurrence of a new patient, by split conformal: one row per model",
+        ("model",),
+        (
+            _model,
+            _count("n", "patients", "Patients with a coverage-volume curve"),
+            _count("n_reached", "patients", "Of these, patients whose curve reaches that coverage"),
+            _fraction("coverage", "Part of the enhancing recurrence that is to be covered"),
+            _fraction("level", "Probability with which the volume is enough for a new patient like these"),
+            _amount(
+                "fraction",
+                "1",
+                "Planned volume over the volume of the standard plan; empty if there are too few patients, or no "
+                "volume of the curve is enough for so many",
+            ),
+            _fraction("kept", "Part of the patients for whom the volume found in all others is enough"),
+        ),
+    ),
     "summary": Table(
         "Coverage of each model: one row per model, data set and definition of recurrence",
         ("model", "dataset", "definition"),

@@ -32,6 +32,7 @@ COLUMNS = {
     "curve_area volume_at_soc_coverage_ml reason",
     "lesions": "patient model lesion volume_ml coverage",
     "curves": "patient model fraction coverage_enhancing",
+    "guarantee": "model n n_reached coverage level fraction kept",
     "summary": "model dataset definition n mean sd sem median q1 q3 ci_low ci_high median_ci_low median_ci_high "
     "mean_missing_as_zero",
     "comparisons": "model dataset definition in_family n n_zero n_tied p_pratt p_wilcox p_signflip p_adjusted p_max_t "
@@ -332,6 +333,24 @@ class TestContent:
         assert volumes["1", "known"] == 12.5
         assert pd.isna(volumes["1", "worse"])
         assert pd.isna(volumes["2", "loti"])
+
+    def test_guarantee_is_the_volume_of_all_but_the_allowed_patients(self):
+        # Volumes for 90 %: the plan's own where it covers that much, twice it from 45 % on, else none.
+        coverages = {"soc": [0.95] * 18 + [0.5, 0.3], "loti": [0.95] * 17 + [0.5, 0.3, 0.3]}
+        records = [
+            record(f"{i:02d}", model, value)
+            for model, row in coverages.items()
+            for i, value in enumerate(row)
+        ]
+        tables, _ = tables_of(records)
+        soc, loti = (row_of(tables["guarantee"], model=model) for model in ("soc", "loti"))
+        # 0.9 of 21 is 18.9: the 19th smallest of 20.
+        assert (soc["n"], soc["n_reached"], soc["fraction"]) == (20, 19, 2.0)
+        assert (loti["n"], loti["n_reached"]) == (20, 18)
+        assert pd.isna(loti["fraction"])
+        # Without one of the 18 the 18th of 19 others is 2; without that of 2 or none, it is 1.
+        assert soc["kept"] == 18 / 20
+        assert row_of(tables_of(records[:8])[0]["guarantee"], model="soc")["n"] == 8
 
     def test_correlations_are_of_the_gain(self):
         records = benchmark(30)

@@ -90,6 +90,7 @@ class MultiqcModule(BaseMultiqcModule):
         self.section("Patients", "cohort", cohort(results))
         self.section("Coverage patient by patient", "patients", paired(results))
         self.curve()
+        self.section("Plans with a guarantee", "guarantee", guarantee(results))
         self.section("Ranking", "ranking", ranking.section(results))
         self.section("Where recurrence was far away", "distance", distance(results))
         self.section("Robustness", "robustness", robustness(results))
@@ -569,6 +570,46 @@ def volume_table(results: Results) -> str:
         "Patients who need less",
     ]
     return table(head, rows)
+
+
+def guarantee(results: Results) -> tuple[str, str] | None:
+    """Section with the volume that covers enough of the recurrence in enough patients, by split conformal."""
+    found = {row["model"]: row for row in results.tables["guarantee"]}
+    rows = []
+    for name in [name for name in ranked(results) if name in found]:
+        row = found[name]
+        rows.append(
+            [
+                model_cell(results, name),
+                int(row["n"]),
+                int(row["n_reached"]),
+                "none" if row.get("fraction") is None else number(row["fraction"], 0, 100),
+                percent(row.get("kept")),
+            ]
+        )
+    if not rows:
+        return None
+    first = next(iter(found.values()))
+    covered, level = number(first["coverage"], 0, 100), number(first["level"], 0, 100)
+    how = (
+        f"A plan of this volume covers {covered} % of the recurrence of a new patient like these with a probability of "
+        f"{level} % at least, however good or bad the model is (split conformal); the better it aims, the smaller the "
+        "volume. Leaving each patient out in turn shows how it would have gone here."
+    )
+    head = [
+        "Model",
+        "Patients",
+        f"{covered} % covered at some volume",
+        "Volume of the plan, % of the standard plan",
+        f"{covered} % covered when left out, % of patients",
+    ]
+    none = any("none" in row for row in rows)
+    note = (
+        '<p class="gbm-note">None: there are too few patients, or twice the standard plan would not be enough.</p>'
+        if none
+        else ""
+    )
+    return how, table(head, rows) + note
 
 
 def distance(results: Results) -> tuple[str, str] | None:

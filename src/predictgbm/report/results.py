@@ -26,6 +26,7 @@ TABLES = (
     "metrics",
     "lesions",
     "curves",
+    "guarantee",
     "summary",
     "comparisons",
     "equivalence",

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from predictgbm.labels import RECURRENCE
 from predictgbm.quality import quality_rows
 from predictgbm.statistics.bootstrap import bca_interval
+from predictgbm.statistics.conformal import guarantee_rows
 from predictgbm.statistics.paired import (
     MINIMUM_PATIENTS,
     count_zeros_and_ties,
@@ -429,6 +430,7 @@ def make_tables(
     for name in ("pairwise", "rankings", "rank_frequencies"):
         tables[name] = build(name, getattr(analysis.ranking, name))
     tables |= {name: build(name, rows) for name, rows in analysis.robustness.items()}
+    tables["guarantee"] = build("guarantee", guarantee_rows(tables["curves"]))
     tables["data_dictionary"] = data_dictionary()
     facts = {
         "seed": seed,

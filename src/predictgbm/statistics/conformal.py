@@ -11,8 +11,10 @@ doi:10.1007/b106715; Lei J, et al. Distribution-free predictive inference for re
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 #: Part of the recurrence that is to be covered, and part of the patients in whom.
@@ -61,3 +63,44 @@ def leave_one_out_rate(values: ArrayLike, level: float = LEVEL) -> float:
         return math.nan
     kept = [value <= conformal_bound(np.delete(array, i), level) for i, value in enumerate(array)]
     return float(np.mean(np.array(kept) & np.isfinite(array)))
+
+
+def volumes_to_cover(curves: pd.DataFrame, coverage: float = COVERAGE) -> pd.Series:
+    """Return for each model and patient the least volume of its curve that covers enough of the recurrence.
+
+    A point of the curve, not a value between two: only there the coverage is known.
+
+    Parameters
+    ----------
+    curves
+        Table ``curves``.
+    coverage
+        Part of the recurrence that is to be covered.
+
+    Returns
+    -------
+    Series
+        Planned volume over that of the standard plan, indexed by model and patient; infinite where none is enough.
+    """
+    volume = curves["fraction"].where(curves["coverage_enhancing"] >= coverage - 1e-12, math.inf)
+    return volume.astype("float64").groupby([curves["model"], curves["patient"]]).min()
+
+
+def guarantee_rows(curves: pd.DataFrame) -> list[dict[str, Any]]:
+    """Compute the rows of table ``guarantee`` from table ``curves``: one per model, all patients together."""
+    rows = []
+    for model, values in volumes_to_cover(curves).groupby("model"):
+        volumes = values.to_numpy()
+        bound = conformal_bound(volumes)
+        rows.append(
+            {
+                "model": model,
+                "n": volumes.size,
+                "n_reached": int(np.isfinite(volumes).sum()),
+                "coverage": COVERAGE,
+                "level": LEVEL,
+                "fraction": bound if np.isfinite(bound) else None,
+                "kept": leave_one_out_rate(volumes),
+            }
+        )
+    return rows
