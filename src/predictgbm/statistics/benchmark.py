@@ -218,7 +218,7 @@ def analyse(
     coverage = _wide(metrics, f"coverage_{PRIMARY}", sorted({*names, reference}))
     gains = coverage[candidates].sub(coverage[reference], axis=0).dropna(how="all")
     robustness = robustness_rows(
-        [(dataset, part) for dataset, part in _datasets(gains, cohort)],
+        list(_datasets(gains, cohort)),
         bound=equivalence_bound,
         tests=len(family),
         seed=seed,
