@@ -40,14 +40,14 @@ def trace(mask: NDArray[np.bool_]) -> list[Polygon]:
     polygons = []
     for points, ends in zip(islands, offsets, strict=True):
         outer, *holes = (points[start : end - 1] - 1.0 for start, end in pairwise(ends))
-        polygons.append(_drop_collinear(_join(outer, holes)))
+        polygons.append(_tidy(_join(outer, holes)))
     return polygons
 
 
 def _join(outer: Polygon, holes: Iterable[Polygon]) -> Polygon:
     """Join holes to the outline around them, each by a channel to its left.
 
-    The channel runs a quarter voxel beside a row of centres, as some readers lose count where an edge runs along one.
+    The channel runs a quarter voxel beside a row of centres, so that no centre lies on an edge, where readers differ.
     It starts beside the leftmost vertex of the hole, so that the outline it meets first is the outer one, or that of
     a hole further to the left, which has been joined before.
     """
@@ -72,8 +72,13 @@ def _cross(polygon: Polygon, y: float) -> tuple[NDArray[np.intp], NDArray[np.flo
     return edges, x0 + (y - y0) / (y1 - y0) * (x1 - x0)
 
 
-def _drop_collinear(polygon: Polygon) -> Polygon:
-    """Drop vertices at which the outline goes straight on."""
-    (x0, y0), (x1, y1) = (polygon - np.roll(polygon, 1, axis=0)).T, (np.roll(polygon, -1, axis=0) - polygon).T
-    straight = (x0 * y1 == y0 * x1) & (x0 * x1 + y0 * y1 > 0)
-    return polygon[~straight]
+def _tidy(polygon: Polygon) -> Polygon:
+    """Drop vertices at which the outline goes straight on, and begin behind a slanting edge.
+
+    Readers that look at two of three coordinates then do not take the first and last vertex for one.
+    """
+    before, after = polygon - np.roll(polygon, 1, axis=0), np.roll(polygon, -1, axis=0) - polygon
+    across = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
+    turns = (across != 0) | ((before * after).sum(axis=1) <= 0)
+    slanting = before[turns].all(axis=1)
+    return np.roll(polygon[turns], -int(slanting.argmax()), axis=0)
