@@ -7,6 +7,7 @@ include { PREPARE_COHORT } from '../subworkflows/local/prepare_cohort/main.nf'
 include { TRAIN_COHORT   } from '../subworkflows/local/train_cohort/main.nf'
 include { PREDICT        } from '../subworkflows/local/predict/main.nf'
 include { PLAN           } from '../subworkflows/local/plan/main.nf'
+include { EXPORT         } from '../subworkflows/local/export/main.nf'
 include { EVALUATE       } from '../subworkflows/local/evaluate/main.nf'
 include { REPORT         } from '../subworkflows/local/report/main.nf'
 
@@ -30,13 +31,21 @@ workflow PREDICTGBM {
 
         PLAN(PREPARE_COHORT.out.exam, PREDICT.out.map)
 
+        ch_failure = PREPARE_COHORT.out.failure.mix(PREDICT.out.failure, PLAN.out.failure)
+        ch_versions = PREPARE_COHORT.out.versions.mix(PREDICT.out.versions, PLAN.out.versions)
+        if (params.export) {
+            EXPORT(PREPARE_COHORT.out.exam, PLAN.out.plan, PREPARE_COHORT.out.row, PREPARE_COHORT.out.source, PREPARE_COHORT.out.transform)
+            ch_failure = ch_failure.mix(EXPORT.out.failure)
+            ch_versions = ch_versions.mix(EXPORT.out.versions)
+        }
+
         EVALUATE(
             PREPARE_COHORT.out.selection,
             PREPARE_COHORT.out.exam,
             PREPARE_COHORT.out.recurrence,
             PREDICT.out.map,
             PLAN.out.plan,
-            PREPARE_COHORT.out.failure.mix(PREDICT.out.failure, PLAN.out.failure),
+            ch_failure,
             PREPARE_COHORT.out.quality,
             ch_options,
         )
@@ -49,7 +58,7 @@ workflow PREDICTGBM {
             EVALUATE.out.tables,
             PREPARE_COHORT.out.picture,
             ch_options,
-            PREPARE_COHORT.out.versions.mix(PREDICT.out.versions, PLAN.out.versions, EVALUATE.out.versions),
+            ch_versions.mix(EVALUATE.out.versions),
         )
         report = REPORT.out.report
         tables = EVALUATE.out.tables
