@@ -32,8 +32,8 @@ def make_segmentation(
 ) -> Dataset:
     """Put regions on the slices of a series, one segment each; segments may overlap.
 
-    Herrmann MD et al., Bridgge CP et al. Highdicom: a Python library for standardized encoding of image annotations
-    and machine learning model outputs. J Digit Imaging 35:1719-1737, 2022, doi:10.1007/s10278-022-00683-y.
+    Written by highdicom (Bridge CP et al. Journal of Digital Imaging 35:1719-1737, 2022,
+    doi:10.1007/s10278-022-00683-y).
 
     Parameters
     ----------
