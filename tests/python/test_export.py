@@ -178,10 +178,12 @@ def test_rtstruct_gives_the_mask_back(tmp_path: Path, plane: str, enhanced: bool
 
 def test_rtstruct_refers_to_the_series(tmp_path: Path) -> None:
     mask = hard_mask((30, 24, 6))
-    identity = {"PatientName": "Doe^Jane", "PatientBirthDate": "19570315", "StudyDate": "20230417"}
+    identity = {"SpecificCharacterSet": "ISO_IR 192", "PatientName": "Müller^Jörg", "StudyDate": "20230417"}
     files = write(tmp_path / "in", mask.shape, affine_of("oblique"), **identity)
     source = headers(files)
-    found = make_rtstruct([region(mask, "soc", "margin")], make_reference(source))
+    made = make_rtstruct([region(mask, "soc", "margin")], make_reference(source))
+    made.save_as(tmp_path / "out.dcm", enforce_file_format=True)
+    found = pydicom.dcmread(tmp_path / "out.dcm")
     for keyword in (*identity, "PatientID", "StudyInstanceUID", "FrameOfReferenceUID"):
         assert found[keyword].value == source[0][keyword].value, keyword
     assert found.SeriesInstanceUID != source[0].SeriesInstanceUID
