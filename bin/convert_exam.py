@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from predictgbm.cohort.exam_checks import GREY_COLUMNS, LABEL_COLUMNS, TISSUE_COLUMNS, needed_columns
 from predictgbm.cohort.rows import find_files, read_row
-from predictgbm.conversion.dicom import convert, is_dicom, read_series
+from predictgbm.conversion.dicom import convert, find_series, is_dicom, read_series
 from predictgbm.conversion.diffusion import diffusion_maps
 from predictgbm.conversion.headers import (
     CONFLICT_MM,
@@ -36,7 +36,7 @@ from predictgbm.conversion.headers import (
     read_diffusion,
     read_native,
 )
-from predictgbm.conversion.series import OPTIONAL, STRUCTURAL, Series, Verdict, choose_one, sort_exam
+from predictgbm.conversion.series import OPTIONAL, STRUCTURAL, Series, Verdict, sort_exam
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.images import Image, ImageError, conform, write_image
 from predictgbm.quality import Measure, write_quality
@@ -100,23 +100,14 @@ class Conversion:
 
     def take_folder(self, column: str, path: Path) -> None:
         """Take over the DICOM folder of one column."""
-        found = read_series(path)
-        left, verdicts, doubt = choose_one(found, column)
-        if not left:
-            reasons = "; ".join(f"{v.series}: {v.reason}" for v in verdicts)
-            raise ImageError(f"{path}: has no series of images ({reasons}); name the folder of the {column}")
-        if len(left) > 1:
-            raise ImageError(
-                f"{path}: {len(left)} series could be {column}: {'; '.join(map(str, left))}; put the files of the "
-                f"wanted one into a folder of its own and name that in column {column}"
-            )
+        series, verdicts, doubt = find_series(path, column)
         verdicts.append(
-            Verdict(left[0], column, "looks like another contrast" if doubt else "named by its column")
+            Verdict(series, column, "looks like another contrast" if doubt else "named by its column")
         )
         if doubt:
-            self.warnings.append(f"{left[0]} does not look like {column}; check the columns of the sheet")
+            self.warnings.append(f"{series} does not look like {column}; check the columns of the sheet")
         self.judge(column, verdicts)
-        self.take_series(column, left[0])
+        self.take_series(column, series)
 
     def take_exam(self, path: Path, given: set[str]) -> None:
         """Take over what the mixed folder of an exam holds of the columns that are not given by themselves."""

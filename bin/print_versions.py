@@ -20,6 +20,8 @@ PACKAGES = (
     "monai",
     "nnunetv2",
     "scikit-learn",
+    "highdicom",
+    "pydicom",
 )
 
 

@@ -7,6 +7,7 @@ include { PREPARE_COHORT } from '../subworkflows/local/prepare_cohort/main.nf'
 include { TRAIN_COHORT   } from '../subworkflows/local/train_cohort/main.nf'
 include { PREDICT        } from '../subworkflows/local/predict/main.nf'
 include { PLAN           } from '../subworkflows/local/plan/main.nf'
+include { EXPORT         } from '../subworkflows/local/export/main.nf'
 include { EVALUATE       } from '../subworkflows/local/evaluate/main.nf'
 include { REPORT         } from '../subworkflows/local/report/main.nf'
 include { NETWORK_SCORE  } from '../modules/local/network/score/main.nf'
@@ -19,17 +20,32 @@ workflow PREDICTGBM {
     main:
     PREPARE_COHORT(ch_options, channel.value(file(params.atlas, type: 'dir')))
 
+    ch_model = channel.empty()
+    ch_failure = PREPARE_COHORT.out.failure
+    ch_versions = PREPARE_COHORT.out.versions
     // A training goes on to the benchmark, in which each patient is told by networks that never saw him or her.
-    TRAIN_COHORT(PREPARE_COHORT.out.exam, PREPARE_COHORT.out.recurrence, PREPARE_COHORT.out.selection, ch_options)
+    if (params.train) {
+        TRAIN_COHORT(PREPARE_COHORT.out.exam, PREPARE_COHORT.out.recurrence, PREPARE_COHORT.out.selection, ch_options)
+        ch_model = TRAIN_COHORT.out.model
+        ch_versions = ch_versions.mix(TRAIN_COHORT.out.versions)
+    }
     // What an earlier training has left, and what this one leaves.
     ch_weights = ch_options
         .flatMap { options -> options.models - options.training*.entry }
         .map { entry -> tuple(entry.name, hasWeights(params, entry) ? file("${params.weights}/${entry.name}", type: 'dir') : []) }
-        .mix(TRAIN_COHORT.out.model.map { folder -> tuple(folder.name, folder) })
+        .mix(ch_model.map { folder -> tuple(folder.name, folder) })
 
     PREDICT(PREPARE_COHORT.out.exam, PREPARE_COHORT.out.score, ch_weights, ch_options)
 
     PLAN(PREPARE_COHORT.out.exam, PREDICT.out.map)
+
+    ch_failure = ch_failure.mix(PREDICT.out.failure, PLAN.out.failure)
+    ch_versions = ch_versions.mix(PREDICT.out.versions, PLAN.out.versions)
+    if (params.export) {
+        EXPORT(PREPARE_COHORT.out.exam, PLAN.out.plan, PREPARE_COHORT.out.row, PREPARE_COHORT.out.source, PREPARE_COHORT.out.transform)
+        ch_failure = ch_failure.mix(EXPORT.out.failure)
+        ch_versions = ch_versions.mix(EXPORT.out.versions)
+    }
 
     EVALUATE(
         PREPARE_COHORT.out.selection,
@@ -37,13 +53,15 @@ workflow PREDICTGBM {
         PREPARE_COHORT.out.recurrence,
         PREDICT.out.map,
         PLAN.out.plan,
-        PREPARE_COHORT.out.failure.mix(PREDICT.out.failure, PLAN.out.failure),
+        ch_failure,
         PREPARE_COHORT.out.quality,
         ch_options,
     )
     tables = EVALUATE.out.tables
 
-    NETWORK_SCORE(TRAIN_COHORT.out.model.map { folder -> folder.name }, tables.first())
+    if (params.train) {
+        NETWORK_SCORE(ch_model.map { folder -> folder.name }, tables.first())
+    }
 
     REPORT(
         PREPARE_COHORT.out.exam,
@@ -54,10 +72,10 @@ workflow PREDICTGBM {
         PREPARE_COHORT.out.picture,
         ch_weights.filter { _model, folder -> folder }.map { _model, folder -> folder },
         ch_options,
-        PREPARE_COHORT.out.versions.mix(TRAIN_COHORT.out.versions, PREDICT.out.versions, PLAN.out.versions, EVALUATE.out.versions),
+        ch_versions.mix(EVALUATE.out.versions),
     )
     report = REPORT.out.report
-    model = TRAIN_COHORT.out.model
+    model = ch_model
 
     emit:
     report // path: multiqc_report.html

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from predictgbm.conversion.dicom import _b_value, _describe_series, _Frame, check_slices, remove_identity
+from predictgbm.conversion.dicom import Frame, _b_value, _describe_series, check_slices, remove_identity
 from predictgbm.conversion.series import Series, choose_one, narrow, recognise, sort_exam, with_contrast
 
 T1 = {"echo_time": 3.0, "repetition_time": 1900.0, "inversion_time": 1100.0, "sequence": ("GR", "IR")}
@@ -145,12 +145,12 @@ def test_folder_of_one_column() -> None:
     assert chosen("t2", series("report", 1, shape=(0, 0, 0))) == ([], False)
 
 
-def stack(positions: list[float], oblique: bool = True) -> list[_Frame]:
+def stack(positions: list[float], oblique: bool = True) -> list[Frame]:
     row, column = (np.array([0.8, 0.6, 0.0]), np.array([0.0, 0.0, -1.0])) if oblique else np.eye(3)[:2]
     normal = np.cross(row, column)
     origin = np.array([10.0, -20.0, 30.0])
     return [
-        _Frame(i, origin + p * normal, np.r_[row, column], (1.0, 1.0), None)
+        Frame(i, origin + p * normal, np.r_[row, column], (1.0, 1.0), None)
         for i, p in enumerate(positions, start=1)
     ]
 
@@ -173,7 +173,7 @@ def test_slices_are_checked() -> None:
         "slices of several orientations (a localizer?)",
     )
     tilted = [
-        _Frame(f.instance, f.position + np.array([0, 0, 0.5 * i]), f.orientation, f.spacing, None)
+        Frame(f.instance, f.position + np.array([0, 0, 0.5 * i]), f.orientation, f.spacing, None)
         for i, f in enumerate(stack(even))
     ]
     assert check_slices(tilted)[3] == "slices are shifted against each other (gantry tilt)"

@@ -21,6 +21,7 @@ MODULES = {
         "predictgbm.statistics.paired",
         "predictgbm.learned.splits",
     ],
+    "imaging": ["predictgbm.export.rtstruct", "predictgbm.export.dicom_seg", "predictgbm.planning"],
     "learning": [],
 }
 

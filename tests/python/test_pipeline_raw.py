@@ -137,7 +137,7 @@ def result(atlas: Path, cohort: Path, tmp_path_factory: pytest.TempPathFactory) 
         SPACE,
     ]
     arguments += ["--models", "soc,loti", "--brain_extraction", "atlas", "--tissue_segmentation", "atlas"]
-    arguments += ["--outdir", "results", "-profile", "standard"]
+    arguments += ["--export", "rtstruct,seg,nifti", "--outdir", "results", "-profile", "standard"]
     run(folder, *arguments, status=3)
     return folder, arguments
 
@@ -180,6 +180,37 @@ def test_everything_lies_where_the_truth_lies(result: tuple[Path, list[str]], co
             masks[name] = resample(image, brain, transform, interpolation="nearest") > 0
         assert dice(brain.data > 0, masks["brain_mask"]) >= 0.93
         assert dice(tumor.data > 0, masks["tumor_dseg"]) >= 0.75
+
+
+def test_plans_go_back_to_the_series_of_the_t1c(result: tuple[Path, list[str]], cohort: Path) -> None:
+    for patient, number in (("001", "001"), ("stranger", "002")):
+        out = result[0] / "results" / f"sub-{patient}" / "ses-pre" / "export"
+        headers = [
+            pydicom.dcmread(f, stop_before_pixels=True)
+            for f in sorted((cohort / f"sub-{number}" / "ses-pre").rglob("*.dcm"))
+        ]
+        t1c = {h.SOPInstanceUID for h in headers if h.get("ContrastBolusAgent")}
+        rtstruct = pydicom.dcmread(next(out.glob("*_desc-plans_rtstruct.dcm")))
+        assert [roi.ROIName for roi in rtstruct.StructureSetROISequence] == [
+            "RES_core",
+            "RES_standard",
+            "RES_loti",
+        ]
+        drawn = {
+            contour.ContourImageSequence[0].ReferencedSOPInstanceUID
+            for roi in rtstruct.ROIContourSequence
+            for contour in roi.ContourSequence
+        }
+        assert drawn
+        assert drawn <= t1c
+        assert len(pydicom.dcmread(next(out.glob("*_desc-plans_seg.dcm"))).SegmentSequence) == 3
+        truth = next(
+            (cohort / f"sub-{number}" / "truth" / "ses-pre" / "native").glob("*_desc-tumor_dseg.nii.gz")
+        )
+        labels = read_image(truth, np.uint8)
+        standard = read_image(next(out.glob("*_space-t1c_desc-standard_mask.nii.gz")), np.uint8)
+        core = np.isin(resample(labels, standard, interpolation="nearest"), (1, 3))
+        assert (standard.data[core] > 0).mean() >= 0.95
 
 
 def test_every_step_leaves_a_picture_and_numbers(result: tuple[Path, list[str]]) -> None:

@@ -23,7 +23,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 
-from predictgbm.conversion.series import Series
+from predictgbm.conversion.series import Series, Verdict, choose_one
 from predictgbm.images import ImageError
 
 #: Fields of dcm2niix' sidecar that say how the image was made and nothing about who was imaged, where or when.
@@ -120,7 +120,7 @@ UNEVEN_MM, UNEVEN_SHARE = 0.1, 0.05
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """Position of one slice image: mm in the DICOM patient system (LPS), and what else may differ by slice."""
 
     instance: int
@@ -208,10 +208,43 @@ def read_series(path: Path) -> list[Series]:
     return sorted(found, key=lambda s: (s.number, s.description, s.files))
 
 
+def find_series(path: Path, column: str) -> tuple[Series, list[Verdict], bool]:
+    """Find the series of one contrast in a DICOM folder, of one series or of several.
+
+    Parameters
+    ----------
+    path
+        Folder, or a single DICOM file.
+    column
+        Column of the samplesheet: ``t1c``, ``flair`` ...
+
+    Returns
+    -------
+    series, verdicts, doubt
+        The series, why the others were not taken, and whether it looks like another contrast; see
+        :func:`~predictgbm.conversion.series.choose_one`.
+
+    Raises
+    ------
+    ImageError
+        As :func:`read_series`, and if no series or several could be it.
+    """
+    left, verdicts, doubt = choose_one(read_series(path), column)
+    if not left:
+        reasons = "; ".join(f"{v.series}: {v.reason}" for v in verdicts)
+        raise ImageError(f"{path}: has no series of images ({reasons}); name the folder of the {column}")
+    if len(left) > 1:
+        raise ImageError(
+            f"{path}: {len(left)} series could be {column}: {'; '.join(map(str, left))}; put the files of the "
+            f"wanted one into a folder of its own and name that in column {column}"
+        )
+    return left[0], verdicts, doubt
+
+
 def _describe_series(members: list[tuple[Path, Dataset]]) -> Series:
     first = members[0][1]
     texts = [str(first.get(name, "") or "") for name in ("SeriesDescription", "ProtocolName", "SequenceName")]
-    frames = [frame for _, header in members for frame in _frames(header)]
+    frames = [frame for _, header in members for frame in read_frames(header)]
     shape, spacing, volumes, fault = (0, 0, 0), (0.0, 0.0, 0.0), 1, "no image with a position in space"
     if frames:
         slices, step, volumes, fault = check_slices(frames)
@@ -310,7 +343,7 @@ def _b_value(header: Dataset, frame: Dataset | None) -> float | None:
     return None
 
 
-def _frames(header: Dataset) -> Iterator[_Frame]:
+def read_frames(header: Dataset) -> Iterator[Frame]:
     """Yield the frames of an image that lie in space; an image without position, such as a screenshot, has none."""
     multi = header.get("PerFrameFunctionalGroupsSequence")
     for number, frame in enumerate(multi or (None,), start=1):
@@ -321,7 +354,7 @@ def _frames(header: Dataset) -> Iterator[_Frame]:
             continue
         if len(position) != 3 or len(orientation) != 6 or len(spacing) != 2:
             continue
-        yield _Frame(
+        yield Frame(
             number if multi else int(header.get("InstanceNumber") or 0),
             np.array(position, np.float64),
             np.array(orientation, np.float64),
@@ -330,7 +363,7 @@ def _frames(header: Dataset) -> Iterator[_Frame]:
         )
 
 
-def check_slices(frames: list[_Frame]) -> tuple[int, float, int, str]:
+def check_slices(frames: list[Frame]) -> tuple[int, float, int, str]:
     """Check that slices form complete, evenly spaced, parallel stacks.
 
     Returns

@@ -52,6 +52,9 @@ workflow PREPARE_COHORT {
         .map { patient -> tuple(patient.patient, patient.followup_session, patient.days) }
 
     exam = SEGMENT.out.exam
+    row = VALIDATE_COHORT.out.preoperative
+    source = PREPARE_EXAM.out.source
+    transform = PREPARE_EXAM.out.transform
     score = VALIDATE_COHORT.out.score
     selection = FOLLOWUP_SELECT.out.selection
     recurrence = REGISTER_FOLLOWUP.out.segmentation
@@ -71,6 +74,9 @@ workflow PREPARE_COHORT {
 
     emit:
     exam // [meta, exam folder] of each pre-operative exam
+    row // [meta, row, files] of each pre-operative exam, as the samplesheet gives it
+    source // [meta, images by column] of raw exams, on their own grids
+    transform // [meta, transforms from native to atlas space] of raw exams
     score // [meta with model, score map] of the samplesheet
     selection // JSON: each patient's follow-up that counts, or why there is none
     recurrence // [patient, [session:, days:], labels on the exam's grid]
