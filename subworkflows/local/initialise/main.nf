@@ -163,6 +163,11 @@ def trainedModels(Map values) {
     return values.train ? values.train.toString().tokenize(',')*.trim() - 'lmi' : []
 }
 
+// Whether a model can be run: it learns from no cohort, or has learned, or does so in this run.
+def isReady(Map values, Map entry) {
+    return !entry.training || entry.name in trainedModels(values) || hasWeights(values, entry)
+}
+
 // The models a run asks for, in the order of the lists. Those that learn from a cohort need what a training has left.
 def selectModels(Map values, List known) {
     def names = known*.name
@@ -170,19 +175,17 @@ def selectModels(Map values, List known) {
     if (twice) {
         error("model ${twice.join(', ')} is listed twice; rename it in the file given by --external_models")
     }
-    // Models that this run trains take part in it.
-    def trained = trainedModels(values)
-    def ready = { entry -> !entry.training || entry.name in trained || hasWeights(values, entry) }
     if (!values.models) {
-        return known.findAll(ready)
+        return known.findAll { entry -> isReady(values, entry) }
     }
     def wanted = values.models.toString().tokenize(',')*.trim()
     def missing = wanted - names
     if (missing) {
         error("--models: unknown model ${missing.join(', ')}; known are ${names.join(', ')}")
     }
-    def selected = known.findAll { entry -> entry.name in wanted + trained }
-    def untrained = selected.findAll { entry -> !ready(entry) }*.name
+    // Models that this run trains take part in it.
+    def selected = known.findAll { entry -> entry.name in wanted + trainedModels(values) }
+    def untrained = selected.findAll { entry -> !isReady(values, entry) }*.name
     if (untrained) {
         error("--models: ${untrained.join(', ')} learns from a cohort; train it (--train ${untrained.join(',')} --input samplesheet.csv) and name the folder models/ of the results by --weights")
     }
