@@ -32,7 +32,7 @@ from predictgbm.learned.splits import Case, draw_splits
 from predictgbm.planning import make_plan, soc_mask
 from predictgbm.statistics import bca_interval, hodges_lehmann, signed_rank_p
 
-#: Trained for this share of the time each.
+#: A small network, half an hour on one core.
 SETTINGS = unet.Settings(base=8, patch=48, batch=2, epochs=12, rate=2e-3)
 VARIANTS = {
     "both": SETTINGS,

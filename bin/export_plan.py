@@ -30,7 +30,7 @@ from predictgbm.images import Image, ImageError, conform, read_image, write_imag
 from predictgbm.labels import CORE, Tumor, region
 from predictgbm.plan_inputs import read_labels, read_mask
 from predictgbm.planning import MARGIN_MM, soc_mask
-from predictgbm.registration.transforms import Field, read_transform
+from predictgbm.registration.transforms import read_matrix
 from predictgbm.report.colours import LABEL_COLOURS, PLAN_COLOURS, STANDARD_PLAN_COLOUR
 
 FORMATS = ("rtstruct", "seg", "nifti")
@@ -123,9 +123,7 @@ def bring(
     regions: list[Region], grid: Image, target: Image, transform: Path | None
 ) -> tuple[list[Region], list[dict[str, Any]], list[str]]:
     """Bring regions to the grid of the contrast, and say how their volumes change."""
-    matrix = read_transform(transform) if transform else None
-    if isinstance(matrix, Field):
-        raise ImageError(f"{transform}: is a displacement field, expected a matrix of align_exam.py (.tfm)")
+    matrix = read_matrix(transform) if transform else None
     moved, volumes, remarks = [], [], []
     for item in regions:
         image = Image(item.mask.astype(np.uint8), grid.affine, item.name)

@@ -12,7 +12,7 @@ import numpy as np
 from predictgbm.alignment import to_native
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.images import ImageError, read_image, write_image
-from predictgbm.registration.transforms import Field, read_transform
+from predictgbm.registration.transforms import read_matrix
 
 
 def main() -> int:
@@ -51,11 +51,7 @@ def main() -> int:
             raise ImageError(
                 f"{args.map}: holds fractions or values beyond 0 to 255, these are no labels; use --kind map"
             )
-        transform = read_transform(args.transform)
-        if isinstance(transform, Field):
-            raise ImageError(
-                f"{args.transform}: is a displacement field, expected a matrix of align_exam.py (.tfm)"
-            )
+        transform = read_matrix(args.transform)
         reference = read_image(args.reference)
         labels = args.kind == "labels" or (args.kind == "auto" and whole)
         data = to_native(image, reference, transform, labels=labels)

@@ -36,6 +36,11 @@ PYTHON_TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
+def round_digits(value: float) -> float:
+    """Return a number with :data:`SIGNIFICANT_DIGITS`, as tables and facts show it."""
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+
+
 class TableError(ValueError):
     """Rows do not fit the table they are meant for; the message names table, column and value."""
 
@@ -663,7 +668,7 @@ def _typed(values: Sequence[Any], kind: str) -> pd.Series:
         )
         if np.isinf(distinct).any():
             raise ValueError("holds an infinite number")
-        rounded = np.array([float(f"{v:.{SIGNIFICANT_DIGITS}g}") for v in distinct.tolist()], np.float64)
+        rounded = np.array([round_digits(v) for v in distinct.tolist()], np.float64)
         return pd.Series(pd.arrays.FloatingArray(rounded[where.ravel()], missing))
     return pd.Series(
         [None if m else v for v, m in zip(values, missing, strict=True)], dtype=PANDAS_TYPES[kind]

@@ -267,6 +267,20 @@ def read_transform(path: str | os.PathLike[str]) -> Transform:
     return LPS @ matrix @ LPS
 
 
+def read_matrix(path: str | os.PathLike[str]) -> NDArray[np.float64]:
+    """Read an ITK transform that is a matrix, as those of ``align_exam.py`` are.
+
+    Raises
+    ------
+    ImageError
+        As :func:`read_transform`, and if it is a displacement field.
+    """
+    transform = read_transform(path)
+    if isinstance(transform, Field):
+        raise ImageError(f"{path}: is a displacement field, expected a matrix of align_exam.py (.tfm)")
+    return transform
+
+
 def _read_field(path: Path) -> Field:
     try:
         image = nib.load(path)

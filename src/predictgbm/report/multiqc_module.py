@@ -603,12 +603,10 @@ def guarantee(results: Results) -> tuple[str, str] | None:
         "Volume of the plan, % of the standard plan",
         f"{covered} % covered when left out, % of patients",
     ]
-    none = any("none" in row for row in rows)
-    note = (
-        '<p class="gbm-note">None: there are too few patients, or twice the standard plan would not be enough.</p>'
-        if none
-        else ""
-    )
+    note = ""
+    if any(row.get("fraction") is None for row in found.values()):
+        said = "None: there are too few patients, or twice the standard plan would not be enough."
+        note = f'<p class="gbm-note">{said}</p>'
     return how, table(head, rows) + note
 
 

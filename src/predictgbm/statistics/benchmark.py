@@ -197,7 +197,7 @@ def analyse(
                     | row
                 )
                 if in_family:
-                    family_gains.append(paired if row["p_pratt"] >= 0 else paired * np.nan)
+                    family_gains.append(paired * np.nan if np.isnan(row["p_pratt"]) else paired)
                 if remark and reference in names:
                     remarks.add(remark, dataset, definition, model)
 
@@ -216,16 +216,16 @@ def analyse(
         for row, p in zip(tests, step_down_max_t(together, draws, seed).tolist(), strict=True):
             row["p_max_t"] = p
     coverage = _wide(metrics, f"coverage_{PRIMARY}", sorted({*names, reference}))
-    gains = coverage[candidates].sub(coverage[reference], axis=0).dropna(how="all")
+    gains = coverage[candidates].sub(coverage[reference], axis=0)
     robustness = robustness_rows(
-        list(_datasets(gains, cohort)),
+        list(_datasets(gains.dropna(how="all"), cohort)),
         bound=equivalence_bound,
         tests=len(family),
         seed=seed,
         remark=lambda cause, dataset, model: remarks.add(cause, dataset, PRIMARY, model),
     )
-    correlations = _correlate(metrics, candidates, reference, remarks)
-    ranking = _rank(_wide(metrics, f"coverage_{PRIMARY}", names), cohort, ranking_draws, seed)
+    correlations = _correlate(metrics, gains, remarks)
+    ranking = _rank(coverage[names], cohort, ranking_draws, seed)
     return Analysis(
         summary, comparisons, correlations, family, notes + remarks.sentences(), ranking, robustness
     )
@@ -301,19 +301,16 @@ def _compare(differences: np.ndarray, draws: int, seed: int) -> tuple[dict[str, 
     return row, remark
 
 
-def _correlate(
-    metrics: pd.DataFrame, candidates: list[str], reference: str, remarks: _Remarks
-) -> list[dict[str, Any]]:
-    coverage = _wide(metrics, f"coverage_{PRIMARY}", sorted({*candidates, reference}))
-    if coverage.empty:
+def _correlate(metrics: pd.DataFrame, gains: pd.DataFrame, remarks: _Remarks) -> list[dict[str, Any]]:
+    """Correlate gains, patients x models, with what is known of the patients."""
+    if gains.empty:
         return []
     # The covariates belong to the patient: any model's row tells them.
-    covariates = metrics.groupby("patient")[list(COVARIATES)].first().astype("float64").loc[coverage.index]
+    covariates = metrics.groupby("patient")[list(COVARIATES)].first().astype("float64").loc[gains.index]
     rows = []
-    for model in candidates:
-        gain = coverage[model] - coverage[reference]
+    for model in gains.columns.tolist():
         for covariate in COVARIATES:
-            both = pd.concat([gain, covariates[covariate]], axis=1).dropna().to_numpy()
+            both = pd.concat([gains[model], covariates[covariate]], axis=1).dropna().to_numpy()
             row: dict[str, Any] = {"model": model, "covariate": covariate, "n": len(both)}
             if len(both) >= MINIMUM_PATIENTS:
                 row["rho"], row["p"] = spearman(both[:, 0], both[:, 1])

@@ -7,6 +7,7 @@ rounding.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import permutations
 from typing import Literal, NamedTuple
@@ -162,13 +163,18 @@ def sign_flip_p(differences: ArrayLike, draws: int = 10_000, seed: int = 0) -> f
         first, second = _signed_sums(array[:half]), np.sort(_signed_sums(array[half:]))
         upper_tail = int((second.size - np.searchsorted(second, observed - first)).sum())
         return float(min(1.0, 2 * upper_tail / 2.0**array.size))
-    generator = np.random.default_rng(seed)
-    extreme = 0
-    for start in range(0, draws, 2000):
-        size = (min(2000, draws - start), array.size)
-        signs = generator.integers(0, 2, size, dtype=np.int8) * 2.0 - 1.0
-        extreme += int((np.abs(signs @ array) >= observed).sum())
+    extreme = sum(
+        int((np.abs(signs @ array) >= observed).sum()) for signs in drawn_signs(array.size, draws, seed)
+    )
     return (1 + extreme) / (1 + draws)
+
+
+def drawn_signs(n: int, draws: int, seed: int) -> Iterator[Floats]:
+    """Yield blocks of rows of n random signs, ``draws`` in all; the blocks bound the memory."""
+    generator = np.random.default_rng(seed)
+    for start in range(0, draws, 2000):
+        size = (min(2000, draws - start), n)
+        yield np.asarray(generator.integers(0, 2, size, dtype=np.int8) * 2.0 - 1.0, np.float64)
 
 
 def _signed_sums(values: Floats) -> Floats:

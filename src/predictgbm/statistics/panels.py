@@ -22,7 +22,7 @@ from predictgbm.statistics.ranking import (
     rank_interval,
     scores,
 )
-from predictgbm.tables import PANELS, SIGNIFICANT_DIGITS
+from predictgbm.tables import PANELS, round_digits
 
 #: A model with a coverage for at least this share of the patients has nearly all of them.
 NEARLY_ALL = 0.9
@@ -225,4 +225,4 @@ def _identical(blocks: pd.DataFrame) -> list[list[str]]:
 
 def _finite(value: Any) -> float | None:
     """Return a number as the tables show it, with ten digits; None if it is not finite."""
-    return float(f"{float(value):.{SIGNIFICANT_DIGITS}g}") if np.isfinite(value) else None
+    return round_digits(float(value)) if np.isfinite(value) else None

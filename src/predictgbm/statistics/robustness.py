@@ -17,6 +17,7 @@ from scipy.special import logit, ndtri, stdtr, stdtrit
 from predictgbm.statistics.paired import (
     Floats,
     clean_differences,
+    drawn_signs,
     signed_rank_p,
     signed_ranks,
 )
@@ -248,7 +249,7 @@ def step_down_max_t(differences: ArrayLike, draws: int = 10_000, seed: int = 0) 
 
     count_all = 2.0 ** len(scores) <= draws
     extreme = np.zeros(tested.size)
-    for signs in _all_signs(len(scores)) if count_all else _drawn_signs(len(scores), draws, seed):
+    for signs in _all_signs(len(scores)) if count_all else drawn_signs(len(scores), draws, seed):
         statistic = np.abs(signs @ scores)
         largest = np.maximum.accumulate(statistic[:, ::-1], axis=1)[:, ::-1]
         extreme += (largest >= observed - 1e-9).sum(axis=0)
@@ -260,14 +261,6 @@ def step_down_max_t(differences: ArrayLike, draws: int = 10_000, seed: int = 0) 
 def _all_signs(n: int) -> Iterator[Floats]:
     """Yield one block of all 2^n rows of n signs."""
     yield np.asarray(1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1), np.float64)
-
-
-def _drawn_signs(n: int, draws: int, seed: int) -> Iterator[Floats]:
-    """Yield blocks of rows of n random signs, ``draws`` in all."""
-    generator = np.random.default_rng(seed)
-    for start in range(0, draws, 2000):
-        size = (min(2000, draws - start), n)
-        yield np.asarray(generator.integers(0, 2, size, dtype=np.int8) * 2.0 - 1.0, np.float64)
 
 
 def minimum_difference(
