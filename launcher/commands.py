@@ -287,7 +287,9 @@ def test(arguments: list[str]) -> int:
         status = wait_for(["nf-test", "test"], env, ROOT)
     else:
         say("nf-test is not on PATH: the *.nf.test files are skipped; pytest drives the same pipeline")
-    return wait_for([str(programs / "python"), "-m", "pytest", *arguments], env, ROOT) or status
+    # Two files of tests side by side: much of what they do waits for Nextflow, containers or one core.
+    command = [str(programs / "python"), "-m", "pytest", "--numprocesses=2", "--dist=loadfile", *arguments]
+    return wait_for(command, env, ROOT) or status
 
 
 def raw_nextflow(arguments: list[str]) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,14 @@ def may_install() -> bool:
     return asked and os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keep out other workers of the tests, which may install the same packages or make the same image."""
+    with (Path(tempfile.gettempdir()) / f"predictgbm_tests_{os.geteuid()}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def need(programs: dict[str, str]) -> None:
     """Demand programs (name -> Debian package), installing what is missing where that is allowed; else skip."""
     # Daemons are kept where a user's PATH may not look.
@@ -40,9 +51,10 @@ def need(programs: dict[str, str]) -> None:
             "as root, PREDICTGBM_TEST_INSTALL=1 lets the tests install them"
         )
     env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):
-        done = subprocess.run(["apt-get", *command], env=env, capture_output=True, text=True, timeout=900)
-        assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    with alone():
+        for command in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):
+            done = subprocess.run(["apt-get", *command], env=env, capture_output=True, text=True, timeout=900)
+            assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
@@ -145,6 +157,16 @@ PartitionName=local Nodes={host} Default=YES MaxTime=INFINITE State=UP
             process.wait(timeout=30)
 
 
+def import_debian(name: str, root: Path, env: dict[str, str]) -> None:
+    """Make a base image of a minimal Debian."""
+    bootstrap = ["debootstrap", "--variant=minbase", "bookworm", str(root)]
+    subprocess.run(bootstrap, check=True, stdout=subprocess.DEVNULL, timeout=900)
+    archive = subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE)
+    subprocess.run(["podman", "import", "-", name], stdin=archive.stdout, check=True, env=env, timeout=600)
+    assert archive.wait() == 0
+    shutil.rmtree(root)
+
+
 @pytest.fixture(scope="session")
 def podman(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Environment in which ``podman run`` works, and the name of a base image in BASE_IMAGE.
@@ -162,23 +184,14 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     )
     env = dict(os.environ)
     base = env.setdefault("BASE_IMAGE", "localhost/predictgbm/base:bookworm")
-    if subprocess.run(["podman", "image", "exists", base], env=env).returncode:
+    known = ["podman", "image", "exists", base]
+    if subprocess.run(known, env=env).returncode:
         need({"debootstrap": "debootstrap"})
         if os.geteuid() != 0:
             pytest.skip(f"no image {base}, and debootstrap, which would make one, needs root")
-        root = tmp_path_factory.mktemp("base") / "root"
-        subprocess.run(
-            ["debootstrap", "--variant=minbase", "bookworm", str(root)],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            timeout=900,
-        )
-        archive = subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE)
-        subprocess.run(
-            ["podman", "import", "-", base], stdin=archive.stdout, check=True, env=env, timeout=600
-        )
-        assert archive.wait() == 0
-        shutil.rmtree(root)
+        with alone():
+            if subprocess.run(known, env=env).returncode:
+                import_debian(base, tmp_path_factory.mktemp("base") / "root", env)
     # A machine without the right to raise limits, or with both versions of cgroups, needs runc and lower limits.
     settings = tmp_path_factory.mktemp("podman") / "containers.conf"
     settings.write_text(
