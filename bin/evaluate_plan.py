@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from predictgbm import __version__
-from predictgbm.evaluation import evaluate_plan, evaluate_score, evaluate_tumor
+from predictgbm.evaluation import coverage, evaluate_margins, evaluate_plan, evaluate_score, evaluate_tumor
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.images import ImageError, read_image, to_ras
-from predictgbm.labels import CONVENTIONS
+from predictgbm.labels import CONVENTIONS, RECURRENCE, region
+from predictgbm.options import RECURRENCE_AXES, listed
 from predictgbm.plan_inputs import read_labels, read_mask, read_on
 from predictgbm.planning import MARGIN_MM
 
@@ -54,6 +55,17 @@ COLUMNS = (
 
 def days(text: str) -> int | None:
     return None if text in ("", "null") else int(text)
+
+
+def axis_setting_path(text: str) -> tuple[str, str, str]:
+    """Take AXIS:SETTING=PATH apart."""
+    choice, equals, path = text.partition("=")
+    axis, colon, setting = choice.partition(":")
+    if not (equals and colon and path and axis in RECURRENCE_AXES and setting):
+        raise argparse.ArgumentTypeError(
+            f"{text}: expected AXIS:SETTING=NIFTI with one of the axes {', '.join(RECURRENCE_AXES)}"
+        )
+    return axis, setting, path
 
 
 def arguments() -> argparse.Namespace:
@@ -96,6 +108,22 @@ def arguments() -> argparse.Namespace:
         metavar="MM",
         help="margin of the standard of care, for volume_at_soc_coverage_ml, in mm (default: %(default)g)",
     )
+    add(
+        "--other-margins",
+        type=listed(float),
+        default=[],
+        metavar="MM,...",
+        help="margins for which plans of --score are measured too, or none; --margin is left out",
+    )
+    add(
+        "--other-recurrence",
+        type=axis_setting_path,
+        action="append",
+        default=[],
+        metavar="AXIS:SETTING=NIFTI",
+        help="canonical labels of the recurrence by another choice, such as followup:last=labels.nii.gz, that the plan "
+        "is also measured against; may be given several times",
+    )
     add("--core-first", action="store_true", help="the plan was made with --core-first")
     add("--model", default="", help="model that made the plan; copied into the result, as are:")
     add("--cohort", default="")
@@ -103,6 +131,8 @@ def arguments() -> argparse.Namespace:
     add("--days", type=days, metavar="N", help="days from the pre-operative exam to the follow-up")
     add_failure_options(parser)
     args = parser.parse_args()
+    if args.other_margins and not args.score:
+        parser.error("--other-margins needs --score")
     if args.score and not args.tumor_seg:
         parser.error("--score needs --tumor-seg, for the standard of care and for ties")
     return args
@@ -121,6 +151,7 @@ def run(args: argparse.Namespace) -> None:
     for name in ("patient", "session", "cohort", "followup_session", "days", "model"):
         result[name] = getattr(args, name)
     result["curve"] = None
+    result["settings"] = []
     result |= evaluate_plan(plan, recurrence, brain, spacing)
     if args.tumor_seg:
         tumor = read_labels(args.tumor_seg, reference, args.tumor_labels)
@@ -130,11 +161,34 @@ def run(args: argparse.Namespace) -> None:
             result |= evaluate_score(
                 score, tumor, plan, recurrence, brain, spacing, args.margin, args.core_first
             )
+            margins = [margin for margin in args.other_margins if margin != args.margin]
+            result["settings"] += evaluate_margins(
+                score, tumor, recurrence, brain, spacing, margins, args.core_first
+            )
+    for axis, setting, path in args.other_recurrence:
+        other = region(read_labels(path, reference, "canonical"), RECURRENCE["enhancing"])
+        result["settings"].append(
+            {
+                "axis": axis,
+                "setting": setting,
+                "plan_ml": result["plan_ml"],
+                "coverage_enhancing": coverage(plan, other),
+            }
+        )
     result["version"] = __version__
-    finite = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in result.items()}
+    finite = without_nan(result)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(finite, indent=2, ensure_ascii=False, allow_nan=False)
     args.out.write_text(text + "\n", encoding="utf-8")
+
+
+def without_nan(value: Any) -> Any:
+    """Replace NaN by None at every depth, as JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def main() -> int:

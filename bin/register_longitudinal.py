@@ -211,7 +211,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="cores (default: 1)")
     add_failure_options(parser)
     args = parser.parse_args()
-    return run_reporting(lambda: run(args), args, model="", stage="register follow-up")
+    return run_reporting(lambda: run(args), args, model="", stage=f"register follow-up ({args.method})")
 
 
 if __name__ == "__main__":

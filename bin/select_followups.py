@@ -9,6 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from predictgbm.cohort.selection import MINIMUM_DAYS, RULES, select_followups
+from predictgbm.options import listed
+
+
+def rule(text: str) -> str:
+    if text not in RULES:
+        raise ValueError(text)
+    return text
 
 
 def read_all(paths: list[Path]) -> list[dict[str, Any]]:
@@ -56,6 +63,20 @@ def main() -> None:
         default="first",
         help="which of the follow-ups that qualify; largest goes by enhancing volume (default: %(default)s)",
     )
+    parser.add_argument(
+        "--other-rules",
+        type=listed(rule),
+        default=[],
+        metavar="RULE,...",
+        help="rules to be looked at too, or none: which follow-up each would pick is written beside the choice",
+    )
+    parser.add_argument(
+        "--other-min-days",
+        type=listed(float),
+        default=[],
+        metavar="DAYS,...",
+        help="least intervals to be looked at too, or none, likewise",
+    )
     parser.add_argument("--out", type=Path, required=True, help="JSON to write: patients, flow")
     args = parser.parse_args()
     cohort = json.loads(args.cohort.read_text("utf-8"))
@@ -66,6 +87,8 @@ def main() -> None:
         [*cohort["faults"], *read_all(args.failures)],
         args.min_days,
         args.rule,
+        [other for other in args.other_rules if other != args.rule],
+        [days for days in args.other_min_days if days != args.min_days],
     )
     args.out.write_text(json.dumps(selection, indent=1, ensure_ascii=False) + "\n", "utf-8")
 

@@ -51,6 +51,7 @@ workflow PREDICTGBM {
         PREPARE_COHORT.out.selection,
         PREPARE_COHORT.out.exam,
         PREPARE_COHORT.out.recurrence,
+        PREPARE_COHORT.out.other,
         PREDICT.out.map,
         PLAN.out.plan,
         ch_failure,

@@ -274,6 +274,51 @@ def evaluate_score(
     return result
 
 
+def evaluate_margins(
+    score: NDArray[np.floating],
+    tumor_seg: NDArray[np.integer],
+    recurrence: NDArray[np.integer],
+    brain: NDArray[np.bool_],
+    spacing: Sequence[float],
+    margins: Sequence[float],
+    core_first: bool = False,
+) -> list[dict[str, Any]]:
+    """Measure the plans that a score map would get if the standard of care had other margins.
+
+    Parameters
+    ----------
+    score, tumor_seg, brain, spacing, core_first
+        As for :func:`predictgbm.planning.rank_voxels` and :func:`predictgbm.planning.soc_mask`.
+    recurrence : int array of the same shape
+        Canonical labels of the registered follow-up.
+    margins
+        Margins around the tumour core, in mm.
+
+    Returns
+    -------
+    list of {"axis": "margin", "setting": margin in mm as text, "plan_ml", "coverage_enhancing": 0 to 1 or NaN}
+
+    Raises
+    ------
+    PlanError
+        As the functions named above.
+    """
+    enhancing = region(recurrence, RECURRENCE["enhancing"])
+    volumes = [int(np.count_nonzero(soc_mask(tumor_seg, brain, spacing, margin))) for margin in margins]
+    order = rank_voxels(score, region(tumor_seg, CORE), brain, spacing, max(volumes, default=0), core_first)
+    reached = enhancing.ravel()[order]
+    total = np.count_nonzero(enhancing)
+    return [
+        {
+            "axis": "margin",
+            "setting": f"{margin:g}",
+            "plan_ml": _volume_ml(n, spacing),
+            "coverage_enhancing": float(np.count_nonzero(reached[:n]) / total) if total else math.nan,
+        }
+        for margin, n in zip(margins, volumes, strict=True)
+    ]
+
+
 def _volume_ml(mask_or_count: NDArray[np.bool_] | int, spacing: Sequence[float]) -> float:
     count = mask_or_count if isinstance(mask_or_count, int) else int(np.count_nonzero(mask_or_count))
     return count * math.prod(spacing) / 1000.0

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from predictgbm.options import AXES
 from predictgbm.quality import STAGES
 
 #: Numbers are written with this many significant digits: beyond them, results differ between processors.
@@ -155,6 +156,14 @@ _ranking_method = _text(
     required=True,
     values=RANKING_METHODS,
 )
+_axis = _text(
+    "axis",
+    "What is set otherwise: margin of the standard of care; definition of recurrence; rule that picks the follow-up; "
+    "least interval to it; method that registers it",
+    required=True,
+    values=AXES,
+)
+_setting = _text("setting", "The other choice: mm, definition, rule, days, or method", required=True)
 _tumor_core = _amount(
     "tumor_core_ml", "ml", "Volume of the pre-operative tumour core (enhancing and necrosis)"
 )
@@ -239,6 +248,64 @@ TABLES: dict[str, Table] = {
                 required=True,
             ),
             _fraction("coverage_enhancing", "Part of the enhancing recurrence inside that volume"),
+        ),
+    ),
+    "settings": Table(
+        "Coverage if the evaluation were set otherwise: one row per patient, model and setting",
+        ("patient", "model", "axis", "setting"),
+        (
+            _patient,
+            _model,
+            _axis,
+            _setting,
+            _amount("plan_ml", "ml", "Volume of the plan"),
+            _fraction("coverage_enhancing", "Part of the enhancing recurrence inside the plan"),
+        ),
+    ),
+    "sensitivity": Table(
+        "Each model if the evaluation were set otherwise, beside the main analysis of the same patients; exploratory",
+        ("axis", "setting", "model"),
+        (
+            _axis,
+            _setting,
+            _model,
+            _count("n", "patients", "Patients with a coverage of any model in this setting"),
+            _fraction("mean", "Mean coverage, a missing plan counted as 0"),
+            _fraction("mean_main", "The same in the main analysis"),
+            _difference("shift", "Hodges-Lehmann shift of coverage, model minus standard of care"),
+            _difference("shift_main", "The same in the main analysis"),
+            _fraction(
+                "p_pratt", "Two-sided signed-rank p-value of that difference, zeros by Pratt; not adjusted"
+            ),
+            _fraction("p_pratt_main", "The same in the main analysis"),
+            _rank("rank", "Rank of the mean coverage; 1 is the best"),
+            _rank("rank_main", "The same in the main analysis"),
+        ),
+    ),
+    "agreement": Table(
+        "Whether the ranking survives another setting of the evaluation: one row per setting",
+        ("axis", "setting"),
+        (
+            _axis,
+            _setting,
+            _count("n", "patients", "Patients with a coverage of any model in this setting"),
+            _count("n_models", "models", "Models ranked"),
+            Column(
+                "tau",
+                "number",
+                "1",
+                "Kendall's tau-b of the ranking of mean coverages with that of the main analysis on the same patients",
+                minimum=-1.0,
+                maximum=1.0,
+            ),
+            Column("same_best", "boolean", "", "Whether the same models have rank 1"),
+            Column(
+                "verdicts_changed",
+                "integer",
+                "models",
+                "Models whose comparison with the standard of care changes its sign or crosses p = 0.05",
+                minimum=0,
+            ),
         ),
     ),
     "guarantee": Table(

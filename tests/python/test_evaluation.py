@@ -20,6 +20,7 @@ from predictgbm.evaluation import (
     coverage,
     coverage_curve,
     curve_area,
+    evaluate_margins,
     evaluate_plan,
     evaluate_score,
     evaluate_tumor,
@@ -291,6 +292,31 @@ def test_score_measures_without_recurrence_or_plan_are_not_given():
         assert result["curve"] is None
         assert math.isnan(result["curve_area"])
         assert math.isnan(result["volume_at_soc_coverage_ml"])
+
+
+@pytest.mark.parametrize("core_first", [False, True])
+def test_plans_of_other_margins_are_those_that_would_be_made(core_first):
+    rng = np.random.default_rng(3)
+    shape, spacing = (24, 22, 20), (1.0, 1.2, 2.0)
+    brain = ball(shape, (12, 11, 10), 10)
+    tumor = ball(shape, (12, 9, 10), 3) * np.uint8(1)
+    recurrence = (rng.random(shape) < 0.1) * np.uint8(3)
+    score = rng.random(shape) - 0.3
+    margins = (6.0, 2.5, 9.0)
+    found = evaluate_margins(score, tumor, recurrence, brain, spacing, margins, core_first)
+    for margin, row in zip(margins, found, strict=True):
+        n = int(soc_mask(tumor, brain, spacing, margin).sum())
+        plan = make_plan(score, tumor == 1, brain, spacing, n, core_first)
+        assert row == {
+            "axis": "margin",
+            "setting": f"{margin:g}",
+            "plan_ml": pytest.approx(n * 2.4e-3),
+            "coverage_enhancing": coverage(plan, recurrence == 3),
+        }
+    assert math.isnan(
+        evaluate_margins(score, tumor, recurrence * 0, brain, spacing, (5,))[0]["coverage_enhancing"]
+    )
+    assert evaluate_margins(score, tumor, recurrence, brain, spacing, ()) == []
 
 
 def test_lesions_in_a_box_one_voxel_thin_are_told_apart() -> None:

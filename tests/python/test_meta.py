@@ -110,8 +110,8 @@ def test_module_options(path: Path, parameters: dict[str, dict[str, Any]], setti
     process = re.search(r"^process (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE).group(1)
     described_ext = {key: value for entry in meta(path).get("ext", []) for key, value in entry.items()}
     assert set(described_ext) == set(re.findall(r"task\.ext\.(\w+)", path.read_text(encoding="utf-8")))
-    # A selector's own block ends at the next selector.
-    block = re.search(rf"withName: '{process}' \{{(.*?)(?=withName:|\Z)", settings, re.DOTALL)
+    # A selector's own block ends at the next selector; the first may be of aliases too.
+    block = re.search(rf"withName: '{process}(?:\|[^']*)?' \{{(.*?)(?=withName:|\Z)", settings, re.DOTALL)
     for key, entry in described_ext.items():
         line = re.search(rf"ext\.{key}\s*=(.*)", block.group(1)) if block else None
         configured = line.group(1) if line else ""

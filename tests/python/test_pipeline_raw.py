@@ -137,6 +137,7 @@ def result(atlas: Path, cohort: Path, tmp_path_factory: pytest.TempPathFactory) 
         SPACE,
     ]
     arguments += ["--models", "soc,loti", "--brain_extraction", "atlas", "--tissue_segmentation", "atlas"]
+    arguments += ["--sensitivity_registrations", "rigid,ncc", "--sensitivity_days", "1,84,100000"]
     arguments += ["--export", "rtstruct,seg,nifti", "--outdir", "results", "-profile", "standard"]
     run(folder, *arguments, status=3)
     return folder, arguments
@@ -211,6 +212,24 @@ def test_plans_go_back_to_the_series_of_the_t1c(result: tuple[Path, list[str]], 
         standard = read_image(next(out.glob("*_space-t1c_desc-standard_mask.nii.gz")), np.uint8)
         core = np.isin(resample(labels, standard, interpolation="nearest"), (1, 3))
         assert (standard.data[core] > 0).mean() >= 0.95
+
+
+def test_other_choices_in_the_evaluation_are_looked_at(result: tuple[Path, list[str]]) -> None:
+    tables = result[0] / "results" / "tables"
+    main = {(r["patient"], r["model"]): r["coverage_enhancing"] for r in rows(tables / "metrics.csv")}
+    found = {
+        (r["patient"], r["model"], r["axis"], r["setting"]): r["coverage_enhancing"]
+        for r in rows(tables / "settings.csv")
+    }
+    choices = [("margin", "10"), ("margin", "20"), ("followup", "last"), ("followup", "largest")]
+    choices += [("interval", "1"), ("registration", "rigid")]
+    assert set(found) == {(*key, *choice) for key in main for choice in choices}
+    # There is one follow-up, whatever picks it; a rigid map puts it elsewhere.
+    for axis, setting in (("followup", "last"), ("interval", "1")):
+        assert all(found[(*key, axis, setting)] == main[key] for key in main)
+    assert any(found[(*key, "registration", "rigid")] != main[key] for key in main)
+    labels = list(result[0].glob("results/sub-*/ses-*/*_reg-rigid_desc-registered_dseg.nii.gz"))
+    assert len(labels) == len({patient for patient, _ in main})
 
 
 def test_every_step_leaves_a_picture_and_numbers(result: tuple[Path, list[str]]) -> None:

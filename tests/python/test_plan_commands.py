@@ -351,6 +351,34 @@ def test_measures(files, call):
     assert result["reason"] is None
 
 
+def test_other_choices_are_measured_beside_the_main_one(files, call, tmp_path):
+    assert call("make_plan", *plan_arguments(files))[0] == 0
+    _, _, _, recurrence = exam()
+    stored = nib.load(files["recurrence"])
+    later = tmp_path / "later.nii.gz"
+    nib.save(nib.Nifti1Image(np.where(recurrence == 3, 0, recurrence).astype(np.uint8), stored.affine), later)
+    score = ("--score", files["score"], "--tumor-seg", files["tumor"], "--margin", "3")
+    others = ("--other-margins", "2,3,5", "--other-recurrence", f"registration:rigid={files['recurrence']}")
+    others += ("--other-recurrence", f"followup:last={later}")
+    assert call("evaluate_plan", *evaluate_arguments(files), *score, *others) == (0, "")
+    result = measures(files)
+    found = {(row["axis"], row["setting"]): row for row in result["settings"]}
+    assert list(found) == [
+        ("margin", "2"),
+        ("margin", "5"),
+        ("registration", "rigid"),
+        ("followup", "last"),
+    ]
+    assert found["margin", "2"]["plan_ml"] < result["plan_ml"] < found["margin", "5"]["plan_ml"]
+    assert found["margin", "2"]["coverage_enhancing"] <= found["margin", "5"]["coverage_enhancing"]
+    assert found["registration", "rigid"]["coverage_enhancing"] == result["coverage_enhancing"]
+    assert found["followup", "last"]["coverage_enhancing"] is None
+    for wrong in ("last=x.nii.gz", "followup:last", "colour:red=x.nii.gz"):
+        status, message = call("evaluate_plan", *evaluate_arguments(files), "--other-recurrence", wrong)
+        assert status == 2
+        assert "AXIS:SETTING=NIFTI" in message
+
+
 def test_measures_do_not_depend_on_how_files_are_stored(files, call):
     assert call("make_plan", *plan_arguments(files))[0] == 0
     more = ("--score", files["score"], "--tumor-seg", files["tumor"])
@@ -363,7 +391,8 @@ def test_measures_do_not_depend_on_how_files_are_stored(files, call):
     assert call("evaluate_plan", *evaluate_arguments(files), *more)[0] == 0
     result = measures(files)
     assert result.pop("curve") == expected.pop("curve")
-    assert result.pop("lesions") == expected.pop("lesions")
+    for name in ("lesions", "settings"):
+        assert result.pop(name) == expected.pop(name)
     assert result == pytest.approx(expected)
 
 

@@ -29,7 +29,7 @@ from predictgbm.statistics.robustness import (
     rejection_tilts,
     step_down_max_t,
 )
-from predictgbm.statistics.sensitivity import robustness_rows
+from predictgbm.statistics.robustness_tables import robustness_rows
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -67,6 +67,7 @@ def test_first_followup_late_enough_with_enhancement_is_used() -> None:
         "recurrence_enhancing_ml": 2.5,
         "recurrence_core_ml": 3.5,
         "recurrence_all_ml": 4.5,
+        "others": [],
         "followups": patient["followups"],
     }
     assert [(f["session"], f["reason_code"], f["reason"]) for f in patient["followups"]] == [
@@ -253,3 +254,43 @@ def test_command_reads_files_and_folders(tmp_path: Path) -> None:
     selection = json.loads((tmp_path / "selection.json").read_text("utf-8"))
     assert selection["flow"][-2]["step"] == "follow-up 7 days or more after the pre-operative exam"
     assert flow(selection) == [3, 2, 2, 0, 0, 0]
+
+
+def test_other_choices_name_the_follow_up_each_would_have_picked() -> None:
+    days = {"a": 30, "b": 84, "c": 120, "d": 200}
+    volumes = {"a": 9.0, "b": 3.0, "c": 12.5, "d": 0.5}
+    rows = [preop("1"), *(followup("1", s, d) for s, d in days.items()), preop("2", line=9)]
+    summaries = [summary("1", s, v) for s, v in volumes.items()]
+    selection = select_followups(
+        rows,
+        [exam("1"), exam("2")],
+        summaries,
+        other_rules=("last", "largest"),
+        other_min_days=(0, 100, 300),
+    )
+    scored, excluded = selection["patients"]
+    assert scored["followup_session"] == "b"
+    assert [tuple(other.values()) for other in scored["others"]] == [
+        ("followup", "last", "d", 200),
+        ("followup", "largest", "c", 120),
+        ("interval", "0", "a", 30),
+        ("interval", "100", "c", 120),
+    ]
+    assert excluded["others"] == []
+
+
+@pytest.mark.parametrize(
+    ("given_text", "expected"), [("none", []), ("last", ["last"]), ("first,largest", ["largest"])]
+)
+def test_the_choice_that_is_made_is_none_of_the_others(
+    tmp_path: Path, given_text: str, expected: list[str]
+) -> None:
+    cohort = write_json(
+        tmp_path / "cohort.json", {"rows": [preop("1"), followup("1", "a", 100)], "faults": []}
+    )
+    facts = [write_json(tmp_path / f"{i}.json", d) for i, d in enumerate((exam("1"), summary("1", "a", 1.0)))]
+    out = tmp_path / "selection.json"
+    options = ("--cohort", cohort, "--exams", facts[0], "--summaries", facts[1], "--other-rules", given_text)
+    assert run_command("select_followups.py", *options, "--out", out) == 0
+    others = only(json.loads(out.read_text()))["others"]
+    assert [other["setting"] for other in others] == expected

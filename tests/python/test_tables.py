@@ -32,6 +32,9 @@ COLUMNS = {
     "curve_area volume_at_soc_coverage_ml reason",
     "lesions": "patient model lesion volume_ml coverage",
     "curves": "patient model fraction coverage_enhancing",
+    "settings": "patient model axis setting plan_ml coverage_enhancing",
+    "sensitivity": "axis setting model n mean mean_main shift shift_main p_pratt p_pratt_main rank rank_main",
+    "agreement": "axis setting n n_models tau same_best verdicts_changed",
     "guarantee": "model n n_reached coverage level fraction kept",
     "summary": "model dataset definition n mean sd sem median q1 q3 ci_low ci_high median_ci_low median_ci_high "
     "mean_missing_as_zero",
@@ -82,6 +85,9 @@ def record(
         "curve_area": 0.5 if known else None,
         "reason": None if known else "no recurrence",
         "lesions": [{"lesion": 1, "volume_ml": 5.0, "coverage": coverage}] if known else [],
+        "settings": [{"axis": "margin", "setting": "10", "plan_ml": 50.0, "coverage_enhancing": coverage / 2}]
+        if known
+        else [],
         "curve": {"fraction": fraction, "coverage_enhancing": [min(1.0, f * coverage) for f in fraction]}
         if known
         else None,

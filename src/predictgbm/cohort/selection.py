@@ -30,6 +30,8 @@ def select_followups(
     failures: Iterable[Mapping[str, Any]] = (),
     min_days: float = MINIMUM_DAYS,
     rule: str = "first",
+    other_rules: Sequence[str] = (),
+    other_min_days: Sequence[float] = (),
 ) -> dict[str, list[dict[str, Any]]]:
     """Decide for each patient whether it is scored, and against which follow-up.
 
@@ -53,18 +55,22 @@ def select_followups(
         Days from the pre-operative exam to the earliest follow-up that counts.
     rule
         ``first``, ``last`` or ``largest`` (enhancing volume) of those that qualify.
+    other_rules, other_min_days
+        Choices to be looked at too, one at a time: which follow-up each would have picked for a patient who is
+        scored.
 
     Returns
     -------
     dict
         ``patients``: one record each, sorted by cohort and patient, with ``status`` (evaluated, predicted,
         excluded), ``reason_code``, ``reason`` and ``followups`` (every follow-up with its own reason_code,
-        null if it qualifies). ``flow``: how many patients remain after each step.
+        null if it qualifies), ``others`` ({axis, setting, session, days} of each other choice that finds a
+        follow-up; axis is followup or interval). ``flow``: how many patients remain after each step.
 
     Raises
     ------
     KeyError
-        If the rule is unknown.
+        If a rule is unknown.
     """
     order = RULES[rule]
     prepared = {exam["patient"]: exam for exam in exams}
@@ -104,6 +110,7 @@ def select_followups(
             "reason": None,
             **{name: exam[name] if exam else None for name in EXAM_FACTS},
             **dict.fromkeys(VOLUMES),
+            "others": [],
             "followups": _judge(followups.get(patient, []), volumes, wrong, min_days),
         }
         if exam is None:
@@ -116,6 +123,13 @@ def select_followups(
                 record |= {"followup_session": used["session"], "days": used["days"]} | {
                     v: used[v] for v in VOLUMES
                 }
+                record["others"] = [
+                    _choice("followup", other, min(good, key=RULES[other])) for other in other_rules
+                ]
+                for days in other_min_days:
+                    judged = _judge(followups[patient], volumes, wrong, days)
+                    if late := [followup for followup in judged if followup["reason_code"] is None]:
+                        record["others"].append(_choice("interval", f"{days:g}", min(late, key=order)))
             else:
                 code, reason = _why_none(record["followups"], min_days)
                 record |= {"status": "excluded", "reason_code": code, "reason": reason}
@@ -126,6 +140,10 @@ def select_followups(
         remaining -= sum(p["reason_code"] in codes for p in patients)
         flow.append({"step": step, "patients": remaining})
     return {"patients": patients, "flow": flow}
+
+
+def _choice(axis: str, setting: str, followup: Mapping[str, Any]) -> dict[str, Any]:
+    return {"axis": axis, "setting": setting, "session": followup["session"], "days": followup["days"]}
 
 
 def _reasons(

@@ -1,4 +1,4 @@
-"""Figures drawn as SVG: patient flow, paired coverage, distance against improvement, rankings."""
+"""Figures drawn as SVG: patient flow, paired coverage, distance against improvement, rankings, settings."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from predictgbm.report.results import REFERENCE_COLOR
+from predictgbm.report.results import PALETTE, REFERENCE_COLOR
 
 INK, MUTED, GRID = "#222222", "#666666", "#DDDDDD"
+BETTER, WORSE = PALETTE[0], PALETTE[1]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,16 @@ class RankShares:
     color: str
     rank: int
     shares: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of a heat map: the models' ranks and gains in points in one setting, and the ranking's tau."""
+
+    title: str
+    ranks: Sequence[int | None]
+    gains: Sequence[float | None]
+    tau: float | None
 
 
 def text(
@@ -413,3 +424,50 @@ def rank_frequency(panels: Sequence[tuple[str, Sequence[RankShares]]]) -> str:
         labels + (width - labels - gap) / 2, top + cell * k + 18, "Rank (1 is the best)", 12, "middle", MUTED
     )
     return svg(width, top + cell * k + 28, "".join(parts) + foot, "Frequencies of the ranks")
+
+
+def rank_heat_map(models: Sequence[str], groups: Sequence[tuple[str, Sequence[Setting]]]) -> str:
+    """Draw each model's rank in each setting, on a ground that tells its gain over the reference.
+
+    Parameters
+    ----------
+    models
+        Titles, in the order of the columns.
+    groups
+        Title of what is varied, and its settings; each has a rank and a gain for every model, None if unknown.
+    """
+    left, cell, row, top = 250.0, 74.0, 25.0, 64.0
+    settings = [setting for _, group in groups for setting in group]
+    gains = [abs(gain) for setting in settings for gain in setting.gains if gain is not None]
+    largest = max(gains, default=0.0) or 1.0
+    parts = []
+    for column, title in enumerate([*models, "τ"]):
+        x, lines = left + cell * (column + 0.5), textwrap.wrap(short(title, 24), 11)[:3]
+        for i, content in enumerate(lines):
+            parts.append(text(x, top - 10 - 13 * (len(lines) - 1 - i), content, 11, "middle"))
+    y = top
+    for name, group in groups:
+        parts.append(text(8, y + 17, name, 12, weight=700))
+        for setting in group:
+            parts.append(text(left - 12, y + 17, setting.title, 12, "end"))
+            for column, (rank, gain) in enumerate(zip(setting.ranks, setting.gains, strict=True)):
+                x = left + cell * column
+                hover = f"{models[column]}, {name} {setting.title}: "
+                hover += "unknown" if rank is None else f"rank {rank}, {gain or 0.0:+.1f} points"
+                color = REFERENCE_COLOR if gain is None else BETTER if gain > 0 else WORSE
+                strength = 0.0 if gain is None else 0.75 * abs(gain) / largest
+                parts.append(
+                    f'<g><title>{escape(hover)}</title><rect x="{x + 1:.1f}" y="{y + 1:.1f}" width="{cell - 2:.1f}" '
+                    f'height="{row - 2:.1f}" fill="{color}" fill-opacity="{strength:.2f}" stroke="{GRID}"/>'
+                )
+                shown = "–" if rank is None else str(rank)
+                parts.append(text(x + cell / 2, y + 17, shown, 13, "middle") + "</g>")
+            tau = "–" if setting.tau is None else f"{setting.tau:.2f}".replace("-", "−")
+            parts.append(text(left + cell * (len(models) + 0.5), y + 17, tau, 13, "middle", weight=700))
+            y += row
+        parts.append(line(8, y + 3, left + cell * (len(models) + 1), y + 3, GRID))
+        y += 7
+    said = f"Figures are ranks; blue: more coverage than the standard plan, orange: less (up to {largest:.1f} points)"
+    parts.append(text(8, y + 16, said, 11, color=MUTED))
+    width = max(left + cell * (len(models) + 1) + 8, 640)
+    return svg(width, y + 26, "".join(parts), "Ranks of the models in other settings of the evaluation")

@@ -18,7 +18,7 @@ from multiqc.base_module import BaseMultiqcModule, ModuleNoSamplesFound
 from multiqc.plots import linegraph
 
 from predictgbm.quality import STAGES, TRIAL
-from predictgbm.report import figures, gallery, methods, ranking
+from predictgbm.report import figures, gallery, methods, ranking, sensitivity
 from predictgbm.report.figures import Pair, Panel, Point
 from predictgbm.report.formatting import (
     MISSING,
@@ -94,6 +94,7 @@ class MultiqcModule(BaseMultiqcModule):
         self.section("Ranking", "ranking", ranking.section(results))
         self.section("Where recurrence was far away", "distance", distance(results))
         self.section("Robustness", "robustness", robustness(results))
+        self.section("Other choices in the evaluation", "sensitivity", sensitivity.section(results))
         self.section("Time and memory", "resources", resources(results))
         self.networks()
         self.section("Failures and exclusions", "failures", failures(results))

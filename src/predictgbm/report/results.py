@@ -27,6 +27,8 @@ TABLES = (
     "lesions",
     "curves",
     "guarantee",
+    "sensitivity",
+    "agreement",
     "summary",
     "comparisons",
     "equivalence",
@@ -59,6 +61,8 @@ TEXT_COLUMNS = frozenset(
         "meaning",
         "note",
         "panel",
+        "axis",
+        "setting",
         "model_a",
         "model_b",
     }

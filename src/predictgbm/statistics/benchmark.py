@@ -26,7 +26,8 @@ from predictgbm.statistics.paired import (
 )
 from predictgbm.statistics.panels import Bootstrap, Ranking, find_panels, rank_panel
 from predictgbm.statistics.robustness import step_down_max_t
-from predictgbm.statistics.sensitivity import robustness_rows
+from predictgbm.statistics.robustness_tables import robustness_rows
+from predictgbm.statistics.settings import settings_rows
 from predictgbm.tables import COVARIATES, TABLES, TableError, build, data_dictionary
 
 #: Definition of recurrence of the primary endpoint.
@@ -352,8 +353,9 @@ def make_tables(
     ----------
     records
         One per patient and model: the columns of table ``metrics``, ``lesions`` (a list of ``{lesion,
-        volume_ml, coverage}``) and ``curve`` (``{fraction: [...], coverage_enhancing: [...]}``). A missing
-        ``volume_at_soc_coverage_ml`` is read off the curve.
+        volume_ml, coverage}``), ``settings`` (a list of ``{axis, setting, plan_ml, coverage_enhancing}``) and
+        ``curve`` (``{fraction: [...], coverage_enhancing: [...]}``). A missing ``volume_at_soc_coverage_ml`` is
+        read off the curve.
     cohort
         ``patients``: rows of table ``cohort``; ``flow``: the list of ``{step, patients}`` from screening to
         analysis. What a row leaves empty is taken from the patient's metrics, and the status is ``evaluated``
@@ -383,7 +385,7 @@ def make_tables(
     """
     patients = {row.get("patient"): row for row in cohort.get("patients", [])}
     target = {r.get("patient"): r.get("coverage_enhancing") for r in records if r.get("model") == reference}
-    metric_rows, lesion_rows, curve_rows = [], [], []
+    metric_rows, lesion_rows, curve_rows, setting_rows = [], [], [], []
     for record in records:
         identity = {"patient": record.get("patient"), "model": record.get("model")}
         known = {k: v for k, v in patients.get(record.get("patient"), {}).items() if k in IDENTITY}
@@ -401,6 +403,7 @@ def make_tables(
         row["days"] = _whole(row.get("days"))
         metric_rows.append(row)
         lesion_rows += [identity | lesion for lesion in record.get("lesions") or []]
+        setting_rows += [identity | setting for setting in record.get("settings") or []]
         curve_rows += [identity | {"fraction": x, "coverage_enhancing": y} for x, y in points]
 
     unique_failures = {tuple(row.get(name) for name in TABLES["failures"].names): row for row in failures}
@@ -408,6 +411,7 @@ def make_tables(
         "metrics": build("metrics", metric_rows),
         "lesions": build("lesions", lesion_rows),
         "curves": build("curves", curve_rows),
+        "settings": build("settings", setting_rows),
         "failures": build("failures", unique_failures.values()),
         "quality": build("quality", quality_rows(quality)),
     }
@@ -427,6 +431,8 @@ def make_tables(
     for name in ("pairwise", "rankings", "rank_frequencies"):
         tables[name] = build(name, getattr(analysis.ranking, name))
     tables |= {name: build(name, rows) for name, rows in analysis.robustness.items()}
+    changed = settings_rows(tables["metrics"], tables["settings"], reference)
+    tables |= {name: build(name, rows) for name, rows in changed.items()}
     tables["guarantee"] = build("guarantee", guarantee_rows(tables["curves"]))
     tables["data_dictionary"] = data_dictionary()
     facts = {

@@ -13,10 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import chdtrc, fdtrc, gammaln
 from scipy.stats import rankdata
 
-from predictgbm.statistics.paired import TIE_DECIMALS, Floats, holm, signed_rank_p, signed_ranks
-
-#: A difference is significant where its adjusted p-value lies below.
-LEVEL = 0.05
+from predictgbm.statistics.paired import ALPHA, TIE_DECIMALS, Floats, holm, signed_rank_p, signed_ranks
 
 
 class Friedman(NamedTuple):
@@ -40,7 +37,7 @@ class Pairwise(NamedTuple):
     @property
     def significant(self) -> NDArray[np.bool_]:
         """Whether the models of each pair are told apart; False where there was nothing to test."""
-        return self.p_adjusted < LEVEL
+        return self.p_adjusted < ALPHA
 
 
 def pairs(k: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

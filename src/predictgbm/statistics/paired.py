@@ -28,6 +28,9 @@ EXACT_FLIPS = 32
 #: Largest number of patients for which all permutations of a rank correlation are counted.
 EXACT_PERMUTATIONS = 8
 
+#: Level of every test that is called significant.
+ALPHA = 0.05
+
 #: With fewer patients there are neither tests nor intervals: a two-sided exact p-value cannot fall below 0.125.
 MINIMUM_PATIENTS = 5
 
@@ -142,6 +145,16 @@ def signed_rank_p(
         return float(min(1.0, sides * ndtr((2 * contrary - positive - negative) / np.sqrt((ranks**2).sum()))))
     probability, unit = positive_rank_distribution(np.abs(ranks))
     return float(min(1.0, sides * probability[: round(contrary / unit) + 1].sum()))
+
+
+def direction(differences: ArrayLike) -> int:
+    """Return the sign of the sum of signed ranks, -1, 0 or 1; 0 if all differences are zero."""
+    return int(np.sign(signed_ranks(differences).sum()))
+
+
+def verdict(differences: ArrayLike) -> int:
+    """Return the direction where the signed-rank test is significant at :data:`ALPHA`, else 0."""
+    return direction(differences) if signed_rank_p(differences) < ALPHA else 0
 
 
 def sign_flip_p(differences: ArrayLike, draws: int = 10_000, seed: int = 0) -> float:

@@ -20,8 +20,8 @@ from scipy.special import ndtr
 from scipy.stats import rankdata
 
 from predictgbm.statistics.bootstrap import resample_counts
-from predictgbm.statistics.multiple import LEVEL, Pairwise, block_ranks, pairs, pairwise
-from predictgbm.statistics.paired import TIE_DECIMALS, Floats, clean_differences, holm
+from predictgbm.statistics.multiple import Pairwise, block_ranks, pairs, pairwise
+from predictgbm.statistics.paired import ALPHA, TIE_DECIMALS, Floats, clean_differences, holm
 from predictgbm.tables import RANKING_METHODS
 
 #: Ways to rank -> whether a higher score is better.
@@ -74,7 +74,7 @@ def bootstrap_scores(
     z = np.stack(
         [signed_rank_z(array[:, a] - array[:, b], counts) for a, b in zip(*pairs(k), strict=True)], axis=-1
     )
-    significant = holm(2 * ndtr(-np.abs(z))) < LEVEL
+    significant = holm(2 * ndtr(-np.abs(z))) < ALPHA
     return {
         "mean_then_rank": counts @ array / n,
         "rank_then_mean": counts @ block_ranks(array) / n,

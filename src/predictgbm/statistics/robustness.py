@@ -15,15 +15,13 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logit, ndtri, stdtr, stdtrit
 
 from predictgbm.statistics.paired import (
+    ALPHA,
     Floats,
     clean_differences,
     drawn_signs,
     signed_rank_p,
     signed_ranks,
 )
-
-#: Level of every test that is called significant.
-ALPHA = 0.05
 
 #: Power at which a difference counts as detectable.
 POWER = 0.8

@@ -11,6 +11,7 @@ workflow EVALUATE {
     ch_selection // JSON: each patient's follow-up that counts
     ch_exam // [meta, exam folder]
     ch_recurrence // [patient, [session:, days:], labels on the exam's grid]
+    ch_other // [patient, [axis:setting, ...], [labels on the exam's grid, ...]]: the recurrence as other choices give it
     ch_map // [meta with model, map]
     ch_plan // [meta with model, plan]
     ch_failure // JSON records of the stages before
@@ -18,16 +19,21 @@ workflow EVALUATE {
     ch_options // value: options
 
     main:
+    ch_target = ch_recurrence
+        .join(ch_other, remainder: true)
+        .filter { _patient, followup, _segmentation, _choices, _others -> followup != null }
+        .map { patient, followup, segmentation, choices, others -> tuple(patient, followup + [others: choices ?: []], segmentation, others ?: []) }
+
     ch_run = ch_map
         .join(ch_plan)
         .map { meta, map, plan -> tuple(meta.patient, meta, map, plan) }
         .combine(ch_exam.map { meta, exam -> tuple(meta.patient, exam) }, by: 0)
-        .combine(ch_recurrence, by: 0)
-        .map { _patient, meta, map, plan, exam, followup, segmentation -> tuple(meta, exam, map, plan, followup, segmentation) }
+        .combine(ch_target, by: 0)
+        .map { _patient, meta, map, plan, exam, followup, segmentation, others -> tuple(meta, exam, map, plan, followup, segmentation, others) }
     PLAN_EVALUATE(ch_run)
 
     ch_lost = lostTasks(
-        ch_run.map { meta, _exam, _map, _plan, _followup, _segmentation -> meta },
+        ch_run.map { meta, _exam, _map, _plan, _followup, _segmentation, _others -> meta },
         PLAN_EVALUATE.out.metrics.mix(PLAN_EVALUATE.out.failure).map { meta, _path -> meta },
         'evaluate',
     )

@@ -153,6 +153,18 @@ def readModels(String path, boolean outside) {
     return models
 }
 
+// The methods that register follow-ups: that of the main analysis first, then those it is compared with.
+def registrations() {
+    return ([params.registration] + params.sensitivity_registrations.tokenize(',') - 'none').unique()
+}
+
+// Weights of DIRAC's network with the checksum beside them, where there is one; nothing where no method needs them.
+def diracWeights() {
+    return 'dirac' in registrations() && params.dirac_weights
+        ? [params.dirac_weights, "${params.dirac_weights}.sha256"].collect { path -> file(path, glob: false) }.findAll { path -> path.exists() }
+        : []
+}
+
 // Whether a training has left something for a model.
 def hasWeights(Map values, Map entry) {
     return values.weights && file("${values.weights}/${entry.name}", glob: false).isDirectory()
@@ -242,7 +254,7 @@ def lostTasks(ch_expected, ch_obtained, String stage) {
                 patient: meta.patient,
                 session: meta.session,
                 model: meta.model,
-                stage: stage,
+                stage: meta.algorithm ? "${stage} (${meta.algorithm})".toString() : stage,
                 reason: 'the task was killed or ran out of memory or time; its exit status is in pipeline_info, its log in the work folder',
             ]
             ["${meta.id}_${meta.model ?: meta.algorithm ?: stage}_failure.json".toString(), groovy.json.JsonOutput.toJson(record)]

@@ -9,6 +9,7 @@ include { PREPARE_EXAM      } from '../prepare_exam/main.nf'
 include { SEGMENT           } from '../segment/main.nf'
 include { REGISTER_FOLLOWUP } from '../register_followup/main.nf'
 include { FOLLOWUP_SELECT   } from '../../../modules/local/followup/select/main.nf'
+include { VARY_FOLLOWUP     } from '../vary_followup/main.nf'
 include { readDocument      } from '../initialise/main.nf'
 
 workflow PREPARE_COHORT {
@@ -51,6 +52,8 @@ workflow PREPARE_COHORT {
         .filter { patient -> patient.status == 'evaluated' }
         .map { patient -> tuple(patient.patient, patient.followup_session, patient.days) }
 
+    VARY_FOLLOWUP(FOLLOWUP_SELECT.out.selection, REGISTER_FOLLOWUP.out.pair, REGISTER_FOLLOWUP.out.segmentation)
+
     exam = SEGMENT.out.exam
     row = VALIDATE_COHORT.out.preoperative
     source = PREPARE_EXAM.out.source
@@ -61,7 +64,8 @@ workflow PREPARE_COHORT {
         .map { meta, segmentation -> tuple(meta.patient, meta.session, segmentation) }
         .join(ch_selected, by: [0, 1])
         .map { patient, session, segmentation, days -> tuple(patient, [session: session, days: days], segmentation) }
-    failure = ch_failure
+    other = VARY_FOLLOWUP.out.recurrence
+    failure = ch_failure.mix(VARY_FOLLOWUP.out.failure)
     quality = PREPARE_EXAM.out.quality.mix(SEGMENT.out.quality, REGISTER_FOLLOWUP.out.quality)
     picture = PREPARE_EXAM.out.picture.mix(SEGMENT.out.picture, REGISTER_FOLLOWUP.out.picture)
     versions = SIMULATE_COHORT.out.versions.mix(
@@ -70,6 +74,7 @@ workflow PREPARE_COHORT {
         SEGMENT.out.versions,
         REGISTER_FOLLOWUP.out.versions,
         FOLLOWUP_SELECT.out.versions,
+        VARY_FOLLOWUP.out.versions,
     )
 
     emit:
@@ -80,6 +85,7 @@ workflow PREPARE_COHORT {
     score // [meta with model, score map] of the samplesheet
     selection // JSON: each patient's follow-up that counts, or why there is none
     recurrence // [patient, [session:, days:], labels on the exam's grid]
+    other // [patient, [axis:setting, ...], [labels on the exam's grid, ...]]: the recurrence as other choices give it
     failure // JSON records
     quality // JSON records
     picture // PNG

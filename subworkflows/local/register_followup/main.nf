@@ -5,6 +5,7 @@
 
 include { FOLLOWUP_IMPORT   } from '../../../modules/local/followup/import/main.nf'
 include { FOLLOWUP_REGISTER } from '../../../modules/local/followup/register/main.nf'
+include { diracWeights      } from '../initialise/main.nf'
 include { filesByColumn     } from '../initialise/main.nf'
 include { lostTasks         } from '../initialise/main.nf'
 include { stageRow          } from '../initialise/main.nf'
@@ -49,13 +50,9 @@ workflow REGISTER_FOLLOWUP {
         .combine(ch_target, by: 0)
         .map { _patient, meta, followup, placed, exam, _transform ->
             def row = followup.row + [files: followup.columns.collectEntries { column, path -> [(column): path.name] }]
-            tuple(meta, row, followup.columns.values().toList(), exam, placed.images, placed.transforms)
+            tuple(meta, row, followup.columns.values().toList(), exam, placed.images, placed.transforms, params.registration)
         }
-    // The checksum beside the weights, where there is one, comes along.
-    def weights = params.registration == 'dirac' && params.dirac_weights
-        ? [params.dirac_weights, "${params.dirac_weights}.sha256"].collect { path -> file(path, glob: false) }.findAll { path -> path.exists() }
-        : []
-    FOLLOWUP_REGISTER(ch_pair, weights)
+    FOLLOWUP_REGISTER(ch_pair, diracWeights())
 
     ch_lost = lostTasks(
         ch_import.map { meta, _row, _segmentation, _exam, _transform -> meta },
@@ -63,7 +60,7 @@ workflow REGISTER_FOLLOWUP {
         'register follow-up',
     ).mix(
         lostTasks(
-            ch_pair.map { meta, _row, _images, _exam, _sources, _transforms -> meta },
+            ch_pair.map { meta, _row, _images, _exam, _sources, _transforms, _method -> meta },
             FOLLOWUP_REGISTER.out.segmentation.mix(FOLLOWUP_REGISTER.out.failure).map { meta, _path -> meta },
             'register follow-up',
         )
@@ -75,7 +72,10 @@ workflow REGISTER_FOLLOWUP {
     failure = FOLLOWUP_IMPORT.out.failure.mix(FOLLOWUP_REGISTER.out.failure).map { _meta, json -> json }.mix(ch_lost)
     versions = FOLLOWUP_IMPORT.out.versions.mix(FOLLOWUP_REGISTER.out.versions)
 
+    pair = ch_pair
+
     emit:
+    pair // what FOLLOWUP_REGISTER takes
     segmentation // [meta, labels on the exam's grid]
     summary
     quality // JSON records

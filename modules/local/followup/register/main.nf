@@ -1,10 +1,11 @@
 process FOLLOWUP_REGISTER {
-    tag "${meta.id}"
+    tag "${meta.id} ${method}"
     label 'process_medium'
-    label "${params.registration == 'convexadam' || (params.registration == 'dirac' && params.dirac_weights) ? 'family_hdbet' : 'family_imaging'}"
+    // The networks among the methods need PyTorch.
+    label "${"${params.registration},${params.sensitivity_registrations}" ==~ (params.dirac_weights ? /.*(convexadam|dirac).*/ : /.*convexadam.*/) ? 'family_hdbet' : 'family_imaging'}"
 
     input:
-    tuple val(meta), val(row), path(images, stageAs: 'followup/*'), path(exam, stageAs: 'exam/*'), path(sources, stageAs: 'native/*'), path(transforms, stageAs: 'xfm/*')
+    tuple val(meta), val(row), path(images, stageAs: 'followup/*'), path(exam, stageAs: 'exam/*'), path(sources, stageAs: 'native/*'), path(transforms, stageAs: 'xfm/*'), val(method)
     path weights, stageAs: 'weights/*'
 
     output:
@@ -12,14 +13,18 @@ process FOLLOWUP_REGISTER {
     tuple val(meta), path("${meta.id}_followup.json"), emit: summary, optional: true
     tuple val(meta), path("${meta.id}_space-*_desc-registered_{T1c,T1w,T2w,FLAIR,ADC}.nii.gz"), emit: images, optional: true
     tuple val(meta), path("${meta.id}_space-*_from-*_xfm.nii.gz"), emit: transforms, optional: true
-    tuple val(meta), path("${meta.id}_desc-registration_quality.json"), emit: quality, optional: true
-    tuple val(meta), path("${meta.id}_desc-registration_qc.png"), emit: picture, optional: true
+    tuple val(meta), path("*_desc-registration_quality.json"), emit: quality, optional: true
+    tuple val(meta), path("*_desc-registration_qc.png"), emit: picture, optional: true
     tuple val(meta), path("*_failure.json"), emit: failure, optional: true
     path "versions.yml", emit: versions
 
     script:
     def args = task.ext.args ?: ''
-    def given = [weights].flatten().findAll { file -> !file.name.endsWith('.sha256') }.collect { file -> "--dirac-weights ${file}" }.join(' ')
+    // A method that the main analysis does not use is named by its files.
+    def stem = meta.algorithm ? "${meta.id}_reg-${meta.algorithm}" : meta.id
+    def prefix = meta.algorithm ? "${meta.id}_space-${task.ext.space}_reg-${meta.algorithm}" : "${meta.id}_space-${task.ext.space}"
+    def network = method == 'dirac' ? [weights].flatten() : []
+    def given = network.findAll { file -> !file.name.endsWith('.sha256') }.collect { file -> "--dirac-weights ${file}" }.join(' ')
     // Of a raw exam each image comes from its own grid with the transform to it, so that it is interpolated once.
     def own = [sources].flatten().collect { image -> image.toString().tokenize('/').last() - '.nii.gz' }
     def others = [t1c: 'T1c', t1: 'T1w', t2: 'T2w', flair: 'FLAIR', adc: 'ADC', tumor_seg: 'dseg']
@@ -29,7 +34,7 @@ process FOLLOWUP_REGISTER {
             column in own ? "--also ${name}=native/${column}.nii.gz,xfm/${meta.id}_from-${from}_to-${task.ext.space}_xfm.tfm" : aligned
         }
         .join(' ')
-    def summarised = row + [files: [registered_seg: "warped/${meta.id}_space-${task.ext.space}_desc-registered_dseg.nii.gz".toString()], registered_labels: 'canonical']
+    def summarised = row + [files: [registered_seg: "warped/${prefix}_desc-registered_dseg.nii.gz".toString()], registered_labels: 'canonical']
     """
     cat > row.json <<'END_OF_ROW'
     ${groovy.json.JsonOutput.toJson(summarised)}
@@ -38,14 +43,14 @@ process FOLLOWUP_REGISTER {
     register_longitudinal.py --fixed ${exam}/*_ce-GD_T1w.nii.gz --moving followup/${row.files.t1c} \\
         --fixed-mask ${exam}/*_desc-brain_mask.nii.gz --moving-mask followup/${row.files.brain_mask} \\
         --fixed-csf ${exam}/*_label-CSF_probseg.nii.gz --fixed-seg ${exam}/*_desc-tumor_dseg.nii.gz --moving-seg followup/${row.files.tumor_seg} --moving-labels '${row.tumor_labels}' \\
-        ${others} ${given} --out-prefix warped/${meta.id}_space-${task.ext.space} --threads ${task.cpus} \\
-        --quality ${meta.id}_desc-registration_quality.json --picture ${meta.id}_desc-registration_qc.png \\
+        ${others} --method ${method} ${given} --out-prefix warped/${prefix} --threads ${task.cpus} \\
+        --quality ${stem}_desc-registration_quality.json --picture ${stem}_desc-registration_qc.png \\
         --failure ${meta.id}_failure.json --patient ${meta.patient} --session ${meta.session} ${args}
     if [ ! -e ${meta.id}_failure.json ]; then
         import_registered.py --row row.json --reference ${exam} \\
-            --out ${meta.id}_space-${task.ext.space}_desc-registered_dseg.nii.gz --summary ${meta.id}_followup.json \\
-            --failure ${meta.id}_failure.json warped/${meta.id}_space-${task.ext.space}_desc-registered_dseg.nii.gz
-        rm warped/${meta.id}_space-${task.ext.space}_desc-registered_dseg.nii.gz
+            --out ${prefix}_desc-registered_dseg.nii.gz --summary ${meta.id}_followup.json \\
+            --failure ${meta.id}_failure.json warped/${prefix}_desc-registered_dseg.nii.gz
+        rm warped/${prefix}_desc-registered_dseg.nii.gz
     fi
     find warped -type f -exec mv {} . ';'
     print_versions.py ${task.process} > versions.yml

@@ -9,15 +9,16 @@ import numpy as np
 import pandas as pd
 
 from predictgbm.statistics.paired import (
+    ALPHA,
     MINIMUM_PATIENTS,
     Floats,
     count_zeros_and_ties,
+    direction,
     hodges_lehmann,
-    rank_biserial,
     signed_rank_p,
+    verdict,
 )
 from predictgbm.statistics.robustness import (
-    ALPHA,
     equivalence_by_ranks,
     equivalence_by_t,
     minimum_difference,
@@ -117,7 +118,7 @@ def _mixed_model(gains: Mapping[str, Floats]) -> Row:
 
 
 def _leave_one_out(gains: Mapping[str, Floats], total: Floats) -> dict[str, Row]:
-    sign, significant = _verdict(total)
+    sign, found = direction(total), verdict(total)
     rows: dict[str, Row] = {}
     for left_out in gains:
         rest = np.concatenate([part for name, part in gains.items() if name != left_out])
@@ -125,21 +126,15 @@ def _leave_one_out(gains: Mapping[str, Floats], total: Floats) -> dict[str, Row]
         if rest.size < MINIMUM_PATIENTS:
             continue
         shift = hodges_lehmann(rest)
-        sign_left, significant_left = _verdict(rest)
         rows[left_out] |= {
             "shift": shift.estimate,
             "shift_low": shift.low,
             "shift_high": shift.high,
             "p_pratt": signed_rank_p(rest),
-            "sign_kept": sign_left == sign,
-            "significance_kept": significant_left == significant and (sign_left == sign or not significant),
+            "sign_kept": direction(rest) == sign,
+            "significance_kept": verdict(rest) == found,
         }
     return rows
-
-
-def _verdict(gain: Floats) -> tuple[float, bool]:
-    """Return the direction of the signed ranks, -1, 0 or 1, and whether their test is significant."""
-    return float(np.sign(np.nan_to_num(rank_biserial(gain)))), signed_rank_p(gain) < ALPHA
 
 
 def _power(gain: Floats, tests: int, seed: int) -> Row:
