@@ -4,7 +4,7 @@ process PLAN_EVALUATE {
     label 'family_growth'
 
     input:
-    tuple val(meta), path(exam), path(map), path(plan), val(followup), path(recurrence)
+    tuple val(meta), path(exam), path(map), path(plan), val(followup), path(recurrence), val(output)
 
     output:
     tuple val(meta), path("*_metrics.json"), emit: metrics, optional: true
@@ -13,12 +13,14 @@ process PLAN_EVALUATE {
 
     script:
     def args = task.ext.args ?: ''
+    def probability = output == 'probability' ? '--probability' : ''
     def prefix = "${meta.id}_space-${task.ext.space}_model-${meta.model}"
     """
     evaluate_plan.py --plan ${plan} --recurrence ${recurrence} --brain-mask ${exam}/*_desc-brain_mask.nii.gz \\
         --score ${map} --tumor-seg ${exam}/*_desc-tumor_dseg.nii.gz --out ${prefix}_metrics.json --failure ${prefix}_failure.json \\
         --patient ${meta.patient} --session ${meta.session} --cohort '${meta.cohort}' --model ${meta.model} \\
-        --followup-session ${followup.session} --days ${followup.days} ${args}
+        --wm ${exam}/*_label-WM_probseg.nii.gz --gm ${exam}/*_label-GM_probseg.nii.gz --csf ${exam}/*_label-CSF_probseg.nii.gz \\
+        --followup-session ${followup.session} --days ${followup.days} ${probability} ${args}
     print_versions.py ${task.process} > versions.yml
     """
 
