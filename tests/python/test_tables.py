@@ -546,7 +546,10 @@ def written(tmp_path_factory) -> Path:
     (folder / "in" / "more").mkdir(parents=True)
     for i, entry in enumerate(benchmark(8)):
         place = folder / "in" / ("more" if i % 2 else "")
-        dose = {"measures": {"recurrence_mean_gy": 50.0 + i}, "dvh": {"recurrence": dvh([50.0, 60.0]).tolist()}}
+        dose = {
+            "measures": {"recurrence_mean_gy": 50.0 + i},
+            "dvh": {"recurrence": dvh([50.0, 60.0]).tolist()},
+        }
         entry |= {"dose": dose, "calibration": bin_sums([0.1, 0.7], [0, 1]).tolist()}
         (place / f"{i}_metrics.json").write_text(json.dumps(entry))
     cohort = {"patients": [{"patient": "NA", "status": "excluded", "reason": 'says "no", twice\nand ü'}]}

@@ -27,6 +27,12 @@ TABLES = (
     "lesions",
     "curves",
     "guarantee",
+    "dose",
+    "dose_summary",
+    "dvh",
+    "calibration",
+    "calibration_summary",
+    "reliability",
     "summary",
     "comparisons",
     "equivalence",
@@ -61,6 +67,7 @@ TEXT_COLUMNS = frozenset(
         "panel",
         "model_a",
         "model_b",
+        "structure",
     }
 )
 
