@@ -4,8 +4,8 @@
 Coverage is the part of the recurrence inside the plan, 0 to 1: enhancing (label 3), core (1 and 3) and
 all (1, 2 and 3). Every recurrence voxel counts, also outside the brain mask
 (recurrence_outside_brain_ml). Dice, the 95th percentile Hausdorff distance in mm, lesions and the curve
-concern the enhancing recurrence, and so do dose and calibration. What cannot be evaluated is null, and
-"reason" says why.
+concern the enhancing recurrence, and so does dose; calibration concerns the core, as trained models are told it.
+What cannot be evaluated is null, and "reason" says why.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def arguments() -> argparse.Namespace:
     add(
         "--probability",
         action="store_true",
-        help="the score is a probability of recurrence: adds its calibration",
+        help="the score is the probability of the recurrence's core: adds its calibration",
     )
     add("--model", default="", help="model that made the plan; copied into the result, as are:")
     add("--cohort", default="")
@@ -146,7 +146,8 @@ def run(args: argparse.Namespace) -> None:
             result |= evaluate_score(
                 score, tumor, plan, recurrence, brain, spacing, args.margin, args.core_first
             )
-            core, enhancing = region(tumor, CORE), region(recurrence, RECURRENCE["enhancing"])
+            core = region(tumor, CORE)
+            enhancing, recurred = (region(recurrence, RECURRENCE[name]) for name in ("enhancing", "core"))
             if args.dose and plan.any():
                 soc = soc_mask(tumor, brain, spacing, args.margin)
                 paths = {name: getattr(args, name) for name in TISSUES}
@@ -154,9 +155,9 @@ def run(args: argparse.Namespace) -> None:
                 result["dose"] = evaluate_dose(
                     plan, soc, score, core, enhancing, brain, spacing, tissues, args.core_first
                 )
-            if args.probability and enhancing.any():
+            if args.probability and recurred.any():
                 near = calibration_region(core, brain, spacing)
-                result["calibration"] = bin_sums(score[near], enhancing[near]).tolist()
+                result["calibration"] = bin_sums(score[near], recurred[near]).tolist()
     result["version"] = __version__
     args.out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(without_nan(result), indent=2, ensure_ascii=False, allow_nan=False)

@@ -10,7 +10,7 @@ from predictgbm.report.figures import GRID, INK, MUTED, line, short, svg, text, 
 from predictgbm.report.results import ModelStyle
 
 WIDTH, HEIGHT = 300, 250
-LEFT, TOP, BOTTOM, GAP = 52, 34, 48, 26
+LEFT, TOP, BOTTOM, GAP = 52, 52, 48, 26
 DASHES = {"solid": "", "dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3"}
 
 
@@ -49,7 +49,7 @@ def panels(drawn: Sequence[tuple[str, Sequence[Curve]]], x: Axis, y: Axis, diago
         left = LEFT + index * (WIDTH + GAP)
         parts.append(text(left, TOP - 14, title, 13, weight=600))
         parts.append(_panel(left, curves, x, y, diagonal, numbers=index == 0))
-    parts.append(text(12, 14, y.title, 11, color=MUTED))
+    parts.append(text(4, 14, y.title, 12, color=MUTED))
     width = LEFT + len(drawn) * (WIDTH + GAP)
     styles = list(dict.fromkeys(curve.style for _, curves in drawn for curve in curves))
     legend, height = _legend(styles, width, TOP + HEIGHT + BOTTOM)
@@ -75,7 +75,8 @@ def _panel(left: float, curves: Sequence[Curve], x: Axis, y: Axis, diagonal: boo
     if diagonal:
         end = min(x.high, y.high)
         parts.append(line(*place(0, 0), *place(end, end), MUTED, extra=' stroke-dasharray="3 3"'))
-    for curve in curves:
+    # Broken lines last: they let see what is below.
+    for curve in sorted(curves, key=lambda curve: curve.style.dash != "solid"):
         if curve.band:
             ends = list(zip(curve.points, curve.band, strict=True))
             edge = [place(px, low) for (px, _), (low, _) in ends]

@@ -26,7 +26,6 @@ MAIN = (
     ("recurrence_mean_gy", "Mean dose of the recurrence, Gy", 1.0, 1),
     ("recurrence_v95", f"Recurrence above {100 * COVERING:.0f} % of the dose, %", 100.0, 1),
     ("integral_gy_l", "Integral dose, Gy l", 1.0, 2),
-    ("brain_mean_gy", "Mean dose of the brain, Gy", 1.0, 1),
     ("painted_mean_gy", "Mean dose of the recurrence, painted, Gy", 1.0, 1),
 )
 FOLDED = {
@@ -35,6 +34,7 @@ FOLDED = {
     "recurrence_d95_gy": ("D95 of the recurrence, Gy", 1.0),
     "recurrence_d50_gy": ("D50 of the recurrence, Gy", 1.0),
     "recurrence_geud_gy": ("gEUD of the recurrence, Gy", 1.0),
+    "brain_mean_gy": ("Mean dose of the brain, Gy", 1.0),
     "brain_v95_ml": (f"Brain above {100 * COVERING:.0f} % of the dose, ml", 1.0),
     "brain_v50_ml": ("Brain above half of the dose, ml", 1.0),
     "wm_mean_gy": ("Mean dose of white matter, Gy", 1.0),
@@ -65,8 +65,8 @@ def section(results: Results) -> tuple[str, str] | None:
         f"<b>The dose is modelled, not planned</b>: {STANDARD.dose_gy:g} Gy as the median of the plan with "
         f"{STANDARD.margin_mm:g} mm around it, falling from 80 % to 20 % over {STANDARD.falloff_mm:g} mm; no beams, no "
         "scatter, so that doses to the brain are lower bounds. Painted dose is a plan of its own: the integral dose of "
-        f"the standard plan, spent by the rank of the map from {high:g} Gy down to {low:g} Gy. Bands are 95 % "
-        "intervals."
+        f"the standard plan, spent by the rank of the map from {high:g} Gy down to {low:g} Gy. Bands and "
+        "brackets are 95 % intervals."
     )
     return how, f'<p class="gbm-note">{note}</p>{histograms(results)}{main(results, models, found)}' + every(
         results, models, found
@@ -114,8 +114,8 @@ def main(results: Results, models: list[str], found: dict[tuple[str, str], Row])
         body.append(cells)
         if name == REFERENCE:
             emphasised.append(index)
-    head = ["Model", *(f"{title} [95 %]" for _, title, _, _ in MAIN)]
-    head += ["Shift by the plan, Gy [95 %]", "Shift painted, Gy [95 %]"]
+    head = ["Model", *(title for _, title, _, _ in MAIN)]
+    head += ["Shift by the plan, Gy", "Shift painted, Gy"]
     return table(head, body, (0,), emphasised)
 
 
