@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -282,7 +283,8 @@ def evaluate_dose(
     -------
     dict
         ``measures``: columns of table ``dose``; the healthy brain is the brain without the tumour core, the same for
-        every model. ``dvh``: histogram at :data:`DVH_GY` of ``recurrence``, ``painted recurrence`` and ``brain``.
+        every model. ``dvh``: histogram at :data:`DVH_GY` of ``recurrence``, ``painted recurrence`` and ``brain``. What
+        there is none of is NaN: recurrence, or painted dose where the brain is too small to take it up.
 
     Raises
     ------
@@ -296,15 +298,16 @@ def evaluate_dose(
     budget = integral_dose(standard, inside, spacing)
     # Most painted voxels are well inside the brain and get the mean dose; where these do not suffice, all are ranked.
     enough = math.ceil(1.5 * budget / (np.mean(PAINTED_GY) * math.prod(spacing) * 1e-6))
-    order = rank_voxels(score, core, brain, spacing, enough, core_first)
-    try:
-        painted, painted_ml = painted_dose(order, inside, spacing, budget, prescription=prescription)
-    except PlanError:
-        order = rank_voxels(score, core, brain, spacing, None, core_first)
-        painted, painted_ml = painted_dose(order, inside, spacing, budget, prescription=prescription)
+    painted, painted_ml = None, math.nan
+    for limit in (enough, None):
+        order = rank_voxels(score, core, brain, spacing, limit, core_first)
+        with suppress(PlanError):
+            painted, painted_ml = painted_dose(order, inside, spacing, budget, prescription=prescription)
+            break
 
     ml = math.prod(spacing) / 1000.0
-    at_recurrence, at_painted, at_brain = dose[recurrence], painted[recurrence], dose[healthy]
+    at_recurrence, at_brain = dose[recurrence], dose[healthy]
+    at_painted = dose[:0] if painted is None else painted[recurrence]
     covering = COVERING * prescription.dose_gy
     measures = {
         "plan_d95_gy": dose_at_volume(dose[plan], 0.95),

@@ -58,7 +58,7 @@ def section(results: Results) -> tuple[str, str] | None:
     how = (
         "A line shows what part of the recurrence, or of the brain, gets at least the dose below it: the further right "
         "the better in the recurrence, the further left in the brain; of two plans of the same volume the one with the "
-        "larger integral dose has bought its gain with dose to the brain, which dose painting does not allow."
+        "larger integral dose has paid for its gain with dose to the brain, which dose painting does not allow."
     )
     low, high = PAINTED_GY
     note = (

@@ -60,9 +60,10 @@ def section(results: Results) -> tuple[str, str] | None:
         "voxels than the probability said; a skill above 0 means that the map tells more than the mean frequency does."
     )
     note = (
-        f'<p class="gbm-note">Voxels of the brain within {REGION_MM:g} mm of the core; recurrence is its core, enhancing '
-        "and necrotic; every patient counts the same; bands and brackets are 95 % intervals. Only models whose maps are declared probabilities are asked; "
-        "a plan needs the order of voxels alone, so that a map can aim well and be badly calibrated.</p>"
+        f'<p class="gbm-note">Voxels of the brain within {REGION_MM:g} mm of the core; recurrence is its core, '
+        "enhancing and necrotic; every patient counts the same; bands and brackets are 95 % intervals. Only models "
+        "whose maps are declared probabilities are asked; a plan needs the order of voxels alone, so that a map can "
+        "aim well and be badly calibrated.</p>"
     )
     head = ["Model", "Patients", *(title for _, title, _ in SCORES)]
     return how, figure + table(head, body) + note + bin_table(results, models)
