@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from predictgbm.dose import dvh
@@ -16,7 +16,9 @@ from predictgbm.reliability import bin_sums
 from predictgbm.report import dose, reliability
 from predictgbm.report.curves import HEIGHT, LEFT, TOP, WIDTH
 from predictgbm.report.results import Results
-from predictgbm.statistics.benchmark import make_tables
+from predictgbm.statistics.dose import dose_tables
+from predictgbm.statistics.reliability import calibration_tables
+from predictgbm.tables import build
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -42,14 +44,12 @@ def record(i: int, model: str) -> dict[str, Any]:
 def results(tmp_path_factory) -> Results:
     folder = tmp_path_factory.mktemp("report")
     records = [record(i, model) for i in range(6) for model in ("soc", "mine")]
-    tables, facts = make_tables(records, {}, [], draws=100, ranking_draws=100)
-    return written(folder, tables, facts)
-
-
-def written(folder: Path, tables: dict[str, Any], facts: dict[str, Any]) -> Results:
+    cohort = pd.Series({record["patient"]: "A" for record in records})
+    tables = {"metrics": build("metrics", records)}
+    tables |= dose_tables(records, cohort, pd.Series.to_numpy, "soc", 100, 1)
+    tables |= calibration_tables(records, cohort, pd.Series.to_numpy, 1)
     for name, made in tables.items():
         made.to_csv(folder / f"{name}.csv", index=False)
-    (folder / "statistics.json").write_text(json.dumps(facts))
     return Results(folder)
 
 
@@ -93,6 +93,6 @@ def test_calibration_section(results: Results) -> None:
 
 
 def test_nothing_to_show(tmp_path: Path) -> None:
-    results = written(tmp_path, {}, {})
+    results = Results(tmp_path)
     assert dose.section(results) is None
     assert reliability.section(results) is None

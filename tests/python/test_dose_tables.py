@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from predictgbm.dose import DVH_GY, dvh
 from predictgbm.reliability import bin_sums, scores
-from predictgbm.statistics.benchmark import make_tables
+from predictgbm.statistics.dose import dose_tables
+from predictgbm.statistics.reliability import calibration_tables
 
 PATIENTS = [f"P{i:02d}" for i in range(12)]
 
@@ -30,7 +32,14 @@ def cohort_of(make: Any) -> list[dict[str, Any]]:
 
 
 def tables_of(records: list[dict[str, Any]]) -> dict[str, Any]:
-    return make_tables(records, {}, [], draws=200, ranking_draws=100)[0]
+    cohort = pd.Series({record["patient"]: record["cohort"] for record in records})
+    return dose_tables(records, cohort, stratify, "soc", 200, 1) | calibration_tables(
+        records, cohort, stratify, 1
+    )
+
+
+def stratify(cohort: pd.Series) -> np.ndarray:
+    return cohort.to_numpy(str)
 
 
 def row(table: Any, **key: Any) -> dict[str, Any]:

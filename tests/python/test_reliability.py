@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predictgbm.reliability import (
@@ -19,6 +19,7 @@ from predictgbm.reliability import (
 forecasts = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60)
 
 
+@settings(max_examples=30, deadline=None)
 @given(forecasts)
 def test_brier_score_and_its_parts(pairs):
     p, y = np.array(pairs, np.float64).T

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RTDoseStorage, generate_uid
 
@@ -82,6 +83,12 @@ def test_every_voxel_is_where_its_dose_was_made(tmp_path, offsets, bits):
     index = np.indices(image.data.shape).reshape(3, -1).T
     ras = index @ image.affine[:3, :3].T + image.affine[:3, 3]
     np.testing.assert_allclose(image.data.ravel(), field(ras * LPS_TO_RAS), atol=1e-3 if bits == 16 else 1e-5)
+    # GDCM, which knows nothing of the scaling, has the same voxels at the same places.
+    other = SimpleITK.ReadImage(str(tmp_path / "dose.dcm"))
+    places = [other.TransformIndexToPhysicalPoint(tuple(map(int, where))) for where in index]
+    np.testing.assert_allclose(places * LPS_TO_RAS, ras, atol=1e-4)
+    scaling = 1e-3 if bits == 16 else 1e-7
+    np.testing.assert_allclose(SimpleITK.GetArrayFromImage(other).T * scaling, image.data, rtol=1e-6)
 
 
 @pytest.mark.parametrize("offsets", [[12.5, 15.5, 18.5], [12.5, 9.5, 6.5]])

@@ -14,7 +14,7 @@ from predictgbm.labels import RECURRENCE
 from predictgbm.quality import quality_rows
 from predictgbm.statistics.bootstrap import bca_interval
 from predictgbm.statistics.conformal import guarantee_rows
-from predictgbm.statistics.dose import dose_rows, histogram_rows, summary_rows
+from predictgbm.statistics.dose import dose_tables
 from predictgbm.statistics.paired import (
     MINIMUM_PATIENTS,
     count_zeros_and_ties,
@@ -26,7 +26,7 @@ from predictgbm.statistics.paired import (
     spearman,
 )
 from predictgbm.statistics.panels import Bootstrap, Ranking, find_panels, rank_panel
-from predictgbm.statistics.reliability import calibration_rows, pooled_rows
+from predictgbm.statistics.reliability import calibration_tables
 from predictgbm.statistics.robustness import step_down_max_t
 from predictgbm.statistics.sensitivity import robustness_rows
 from predictgbm.tables import COVARIATES, TABLES, TableError, build, data_dictionary
@@ -436,16 +436,9 @@ def make_tables(
         tables[name] = build(name, getattr(analysis.ranking, name))
     tables |= {name: build(name, rows) for name, rows in analysis.robustness.items()}
     tables["guarantee"] = build("guarantee", guarantee_rows(tables["curves"]))
-    tables["dose"] = build("dose", dose_rows(records))
     members = _cohorts(tables["metrics"])
-    tables["dose_summary"] = build(
-        "dose_summary", summary_rows(tables["dose"], members, _strata, reference, draws, seed)
-    )
-    tables["dvh"] = build("dvh", histogram_rows(records, members, _strata, seed))
-    tables["calibration"] = build("calibration", calibration_rows(records))
-    pooled, curve = pooled_rows(records, members, _strata, seed)
-    tables["calibration_summary"] = build("calibration_summary", pooled)
-    tables["reliability"] = build("reliability", curve)
+    tables |= dose_tables(records, members, _strata, reference, draws, seed)
+    tables |= calibration_tables(records, members, _strata, seed)
     tables["data_dictionary"] = data_dictionary()
     facts = {
         "seed": seed,

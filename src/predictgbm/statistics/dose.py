@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from predictgbm.dose import DVH_GY
 from predictgbm.statistics.bootstrap import bca_interval, resample_counts
 from predictgbm.statistics.paired import MINIMUM_PATIENTS, count_zeros_and_ties, hodges_lehmann, signed_rank_p
+from predictgbm.tables import build
 
 Record = Mapping[str, Any]
 #: Cohort of each patient -> stratum of each.
@@ -22,24 +23,15 @@ Stratify = Callable[[pd.Series], NDArray[np.str_]]
 HISTOGRAM_DRAWS = 1000
 
 
-def dose_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Return the rows of table ``dose``: a row per patient and model with a dose."""
-    return [
-        {"patient": record["patient"], "model": record["model"], **record["dose"]["measures"]}
-        for record in records
-        if record.get("dose")
-    ]
-
-
-def summary_rows(
-    doses: pd.DataFrame, cohort: pd.Series, stratify: Stratify, reference: str, draws: int, seed: int
-) -> list[dict[str, Any]]:
-    """Compute the rows of table ``dose_summary``: mean of each measure by model, and its shift against the reference.
+def dose_tables(
+    records: Sequence[Record], cohort: pd.Series, stratify: Stratify, reference: str, draws: int, seed: int
+) -> dict[str, pd.DataFrame]:
+    """Make the tables ``dose``, ``dose_summary`` and ``dvh``.
 
     Parameters
     ----------
-    doses
-        Table ``dose``.
+    records
+        Those of the metrics; ``dose`` is what :func:`predictgbm.dose.evaluate_dose` returned, where there is one.
     cohort
         Data set by patient.
     stratify
@@ -47,6 +39,25 @@ def summary_rows(
     reference, draws, seed
         As for :func:`predictgbm.statistics.benchmark.analyse`.
     """
+    doses = build(
+        "dose",
+        (
+            {"patient": record["patient"], "model": record["model"], **record["dose"]["measures"]}
+            for record in records
+            if record.get("dose")
+        ),
+    )
+    return {
+        "dose": doses,
+        "dose_summary": build("dose_summary", _summarise(doses, cohort, stratify, reference, draws, seed)),
+        "dvh": build("dvh", _histograms(records, cohort, stratify, seed)),
+    }
+
+
+def _summarise(
+    doses: pd.DataFrame, cohort: pd.Series, stratify: Stratify, reference: str, draws: int, seed: int
+) -> list[dict[str, Any]]:
+    """Return mean of each measure by model, and its shift against the reference."""
     rows = []
     for measure in [name for name in doses.columns if name not in ("patient", "model")]:
         wide = doses.pivot(index="patient", columns="model", values=measure).astype("float64")
@@ -79,18 +90,10 @@ def _against(differences: NDArray[np.float64]) -> dict[str, Any]:
     return row
 
 
-def histogram_rows(
+def _histograms(
     records: Sequence[Record], cohort: pd.Series, stratify: Stratify, seed: int
 ) -> list[dict[str, Any]]:
-    """Compute the rows of table ``dvh``: mean histogram over the patients by model and structure.
-
-    Parameters
-    ----------
-    records
-        Those of the metrics, with ``dose``.
-    cohort, stratify, seed
-        As for :func:`summary_rows`.
-    """
+    """Return the mean histogram over the patients by model and structure."""
     found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(dict)
     for record in records:
         for structure, volumes in ((record.get("dose") or {}).get("dvh") or {}).items():

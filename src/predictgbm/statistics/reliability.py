@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from predictgbm.reliability import EDGES, scores
 from predictgbm.statistics.bootstrap import resample_counts
 from predictgbm.statistics.paired import MINIMUM_PATIENTS
+from predictgbm.tables import build
 
 Record = Mapping[str, Any]
 Stratify = Callable[[pd.Series], NDArray[np.str_]]
@@ -21,31 +22,18 @@ Stratify = Callable[[pd.Series], NDArray[np.str_]]
 DRAWS = 1000
 
 
-def calibration_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Return the rows of table ``calibration``: a row per patient and model that tells probabilities."""
-    return [
-        {
-            "patient": record["patient"],
-            "model": record["model"],
-            **scores(np.array(record["calibration"], np.float64)),
-        }
-        for record in records
-        if record.get("calibration")
-    ]
-
-
-def pooled_rows(
+def calibration_tables(
     records: Sequence[Record], cohort: pd.Series, stratify: Stratify, seed: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Compute the rows of tables ``calibration_summary`` and ``reliability``.
+) -> dict[str, pd.DataFrame]:
+    """Make the tables ``calibration``, ``calibration_summary`` and ``reliability``.
 
-    Every patient has the same weight, however many voxels: sums are divided by their number before they are pooled.
-    Intervals are percentiles over bootstrap samples of the patients, stratified.
+    Pooled, every patient has the same weight, however many voxels: sums are divided by their number before they are
+    pooled. Intervals are percentiles over bootstrap samples of the patients, stratified.
 
     Parameters
     ----------
     records
-        Those of the metrics; ``calibration`` holds the sums of :func:`predictgbm.reliability.bin_sums`.
+        Those of the metrics; ``calibration`` holds the sums of :func:`predictgbm.reliability.bin_sums`, if any.
     cohort
         Data set by patient.
     stratify
@@ -53,6 +41,23 @@ def pooled_rows(
     seed
         Of the bootstrap.
     """
+    summary, curve = _pool(records, cohort, stratify, seed)
+    each = (
+        {"patient": record["patient"], "model": record["model"], **scores(np.array(record["calibration"]))}
+        for record in records
+        if record.get("calibration")
+    )
+    return {
+        "calibration": build("calibration", each),
+        "calibration_summary": build("calibration_summary", summary),
+        "reliability": build("reliability", curve),
+    }
+
+
+def _pool(
+    records: Sequence[Record], cohort: pd.Series, stratify: Stratify, seed: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the rows of tables ``calibration_summary`` and ``reliability``."""
     found: dict[str, dict[str, NDArray[np.float64]]] = defaultdict(dict)
     for record in records:
         if record.get("calibration"):
