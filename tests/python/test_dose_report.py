@@ -15,6 +15,7 @@ from predictgbm.dose import dvh
 from predictgbm.reliability import bin_sums
 from predictgbm.report import dose, reliability
 from predictgbm.report.curves import HEIGHT, LEFT, TOP, WIDTH
+from predictgbm.report.methods import methods_text
 from predictgbm.report.results import Results
 from predictgbm.statistics.dose import dose_tables
 from predictgbm.statistics.reliability import calibration_tables
@@ -92,7 +93,15 @@ def test_calibration_section(results: Results) -> None:
     )
 
 
+def test_methods_text(results: Results) -> None:
+    text = methods_text(results)
+    assert "modelled, not planned" in text
+    for doi in ("10.1093%2Fjicru", "10.1016%2FS1470-2045", "10.1175%2F1520-0493"):
+        assert doi.replace("%2F", "/") in text
+
+
 def test_nothing_to_show(tmp_path: Path) -> None:
     results = Results(tmp_path)
     assert dose.section(results) is None
     assert reliability.section(results) is None
+    assert "modelled" not in methods_text(results)
