@@ -4,7 +4,8 @@
 Coverage is the part of the recurrence inside the plan, 0 to 1: enhancing (label 3), core (1 and 3) and
 all (1, 2 and 3). Every recurrence voxel counts, also outside the brain mask
 (recurrence_outside_brain_ml). Dice, the 95th percentile Hausdorff distance in mm, lesions and the curve
-concern the enhancing recurrence. What cannot be evaluated is null, and "reason" says why.
+concern the enhancing recurrence, and so does dose; calibration concerns the core, as trained models are told it.
+What cannot be evaluated is null, and "reason" says why.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from typing import Any
 import numpy as np
 
 from predictgbm import __version__
+from predictgbm.dose import evaluate_dose
 from predictgbm.evaluation import coverage, evaluate_margins, evaluate_plan, evaluate_score, evaluate_tumor
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.images import ImageError, read_image, to_ras
-from predictgbm.labels import CONVENTIONS, RECURRENCE, region
+from predictgbm.labels import CONVENTIONS, CORE, RECURRENCE, region
 from predictgbm.options import RECURRENCE_AXES, listed
 from predictgbm.plan_inputs import read_labels, read_mask, read_on
-from predictgbm.planning import MARGIN_MM
+from predictgbm.planning import MARGIN_MM, soc_mask
+from predictgbm.reliability import bin_sums, calibration_region
 
 #: Columns of the metrics table, in its order.
 COLUMNS = (
@@ -51,6 +54,9 @@ COLUMNS = (
     "volume_at_soc_coverage_ml",
     "reason",
 )
+
+#: Tissues whose dose is told.
+TISSUES = {"wm": "white matter", "gm": "grey matter", "csf": "cerebrospinal fluid"}
 
 
 def days(text: str) -> int | None:
@@ -125,6 +131,14 @@ def arguments() -> argparse.Namespace:
         "is also measured against; may be given several times",
     )
     add("--core-first", action="store_true", help="the plan was made with --core-first")
+    add("--dose", action="store_true", help="add modelled doses in Gy, of the plan and painted by the map")
+    for name, tissue in TISSUES.items():
+        add(f"--{name}", metavar="NIFTI", help=f"probability of {tissue}: adds its mean dose")
+    add(
+        "--probability",
+        action="store_true",
+        help="the score is the probability of the recurrence's core: adds its calibration",
+    )
     add("--model", default="", help="model that made the plan; copied into the result, as are:")
     add("--cohort", default="")
     add("--followup-session", default="")
@@ -135,6 +149,8 @@ def arguments() -> argparse.Namespace:
         parser.error("--other-margins needs --score")
     if args.score and not args.tumor_seg:
         parser.error("--score needs --tumor-seg, for the standard of care and for ties")
+    if (args.dose or args.probability) and not args.score:
+        parser.error("--dose and --probability need --score")
     return args
 
 
@@ -165,6 +181,18 @@ def run(args: argparse.Namespace) -> None:
             result["settings"] += evaluate_margins(
                 score, tumor, recurrence, brain, spacing, margins, args.core_first
             )
+            core = region(tumor, CORE)
+            enhancing, recurred = (region(recurrence, RECURRENCE[name]) for name in ("enhancing", "core"))
+            if args.dose and plan.any():
+                soc = soc_mask(tumor, brain, spacing, args.margin)
+                paths = {name: getattr(args, name) for name in TISSUES}
+                tissues = {name: read_on(path, reference, np.float32) for name, path in paths.items() if path}
+                result["dose"] = evaluate_dose(
+                    plan, soc, score, core, enhancing, brain, spacing, tissues, args.core_first
+                )
+            if args.probability and recurred.any():
+                near = calibration_region(core, brain, spacing)
+                result["calibration"] = bin_sums(score[near], recurred[near]).tolist()
     for axis, setting, path in args.other_recurrence:
         other = region(read_labels(path, reference, "canonical"), RECURRENCE["enhancing"])
         result["settings"].append(
@@ -176,9 +204,8 @@ def run(args: argparse.Namespace) -> None:
             }
         )
     result["version"] = __version__
-    finite = without_nan(result)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(finite, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(without_nan(result), indent=2, ensure_ascii=False, allow_nan=False)
     args.out.write_text(text + "\n", encoding="utf-8")
 
 

@@ -175,6 +175,41 @@ _com_distance = _amount(
     "Distance between the centres of mass of the pre-operative core and of the recurrence",
 )
 
+
+def _recurrence_dose(prefix: str, by: str) -> tuple[Column, ...]:
+    return (
+        *(
+            _amount(
+                f"{prefix}_d{part}_gy", "Gy", f"Dose that {part} % of the recurrence get at least by {by}"
+            )
+            for part in (98, 95, 50)
+        ),
+        _amount(f"{prefix}_mean_gy", "Gy", f"Mean dose of the recurrence by {by}"),
+        _amount(f"{prefix}_geud_gy", "Gy", f"Generalised equivalent uniform dose (a = -10) of it by {by}"),
+        _fraction(
+            f"{prefix}_v95", f"Part of the recurrence with 95 % of the prescribed dose or more by {by}"
+        ),
+    )
+
+
+_SCORES = (
+    _fraction("prevalence", "Part of the brain within 60 mm of the core that recurred"),
+    _fraction("probability", "Mean probability there"),
+    _fraction("brier", "Brier score: mean squared difference of probability and outcome"),
+    _fraction("reliability", "Its part by frequencies unlike the probabilities; 0 if calibrated"),
+    _fraction("resolution", "Its part by frequencies unlike the prevalence, which lowers it"),
+    _fraction("uncertainty", "Brier score of the prevalence itself"),
+    Column("within", "number", "1", "Its part by differences within bins"),
+    Column(
+        "skill",
+        "number",
+        "1",
+        "1 - brier / uncertainty; 0 for the prevalence, 1 for a perfect map",
+        maximum=1.0,
+    ),
+    _fraction("ece", "Expected calibration error: mean distance of frequency and probability over the bins"),
+)
+
 TABLES: dict[str, Table] = {
     "metrics": Table(
         "One row per patient and model: how well the plan covers the recurrence",
@@ -324,6 +359,103 @@ TABLES: dict[str, Table] = {
                 "volume of the curve is enough for so many",
             ),
             _fraction("kept", "Part of the patients for whom the volume found in all others is enough"),
+        ),
+    ),
+    "dose": Table(
+        "Modelled dose, of a plan and painted by a map at the same integral dose: one row per patient and model",
+        ("patient", "model"),
+        (
+            _patient,
+            _model,
+            _amount("plan_d95_gy", "Gy", "Dose that 95 % of the plan get at least"),
+            _amount("integral_gy_l", "Gy l", "Dose times volume over the brain"),
+            *_recurrence_dose("recurrence", "the plan"),
+            _amount("brain_mean_gy", "Gy", "Mean dose of the brain without the pre-operative core"),
+            _amount("brain_v95_ml", "ml", "Volume of it with 95 % of the prescribed dose or more"),
+            _amount("brain_v50_ml", "ml", "Volume of it with half of the prescribed dose or more"),
+            _amount("wm_mean_gy", "Gy", "Mean dose of white matter there, weighted by its probability"),
+            _amount("gm_mean_gy", "Gy", "The same of grey matter"),
+            _amount("csf_mean_gy", "Gy", "The same of cerebrospinal fluid"),
+            _amount("painted_ml", "ml", "Volume that painting prescribes a dose to"),
+            *_recurrence_dose("painted", "dose painting"),
+        ),
+    ),
+    "dose_summary": Table(
+        "Mean of each measure of table dose and its shift against the standard of care, pooled; exploratory, p-values "
+        "are not adjusted",
+        ("model", "measure"),
+        (
+            _model,
+            _text("measure", "Column of table dose", required=True),
+            _count("n", "patients", "Patients with this measure"),
+            _amount("mean", "of the measure", "Mean over the patients"),
+            _amount(
+                "ci_low",
+                "of the measure",
+                "Lower end of the 95 % BCa bootstrap interval, stratified by cohort",
+            ),
+            _amount("ci_high", "of the measure", "Upper end of that interval"),
+            Column("n_paired", "integer", "patients", "Patients with this measure of both", minimum=0),
+            Column("shift", "number", "of the measure", "Hodges-Lehmann shift, model minus standard of care"),
+            Column("shift_low", "number", "of the measure", "Lower end of its 95 % interval"),
+            Column("shift_high", "number", "of the measure", "Upper end of its 95 % interval"),
+            _fraction("p_pratt", "Two-sided Wilcoxon signed-rank p-value, zeros by Pratt"),
+        ),
+    ),
+    "dvh": Table(
+        "Mean cumulative dose-volume histograms: one row per model, structure and dose",
+        ("model", "structure", "dose_gy"),
+        (
+            _model,
+            _text(
+                "structure",
+                "Recurrence by the plan's dose; the same by painted dose; brain without the core by the plan's",
+                required=True,
+                values=("recurrence", "painted recurrence", "brain"),
+            ),
+            Column("dose_gy", "number", "Gy", "Dose that is reached", minimum=0.0, required=True),
+            _count("n", "patients", "Patients in the mean"),
+            _fraction("volume", "Mean part of the structure that gets this dose or more"),
+            _fraction(
+                "volume_low", "Lower end of its pointwise 95 % percentile interval, bootstrap by patient"
+            ),
+            _fraction("volume_high", "Upper end of that interval"),
+        ),
+    ),
+    "calibration": Table(
+        "Calibration of maps that are declared probabilities: one row per patient and model",
+        ("patient", "model"),
+        (_patient, _model, *_SCORES),
+    ),
+    "calibration_summary": Table(
+        "The scores of table calibration with all patients pooled, each with the same weight",
+        ("model", "score"),
+        (
+            _model,
+            _text(
+                "score", "Column of table calibration", required=True, values=tuple(c.name for c in _SCORES)
+            ),
+            _count("n", "patients", "Patients"),
+            Column("value", "number", "1", "Score of all patients together"),
+            Column("low", "number", "1", "Lower end of its 95 % percentile interval, bootstrap by patient"),
+            Column("high", "number", "1", "Upper end of that interval"),
+        ),
+    ),
+    "reliability": Table(
+        "Reliability curves with all patients pooled: one row per model and bin that holds voxels",
+        ("model", "bin_low"),
+        (
+            _model,
+            Column(
+                "bin_low", "number", "1", "Lowest probability of the bin", minimum=0, maximum=1, required=True
+            ),
+            _fraction("bin_high", "Highest probability of the bin"),
+            _count("n", "patients", "Patients with voxels in the bin"),
+            _fraction("share", "Part of the voxels in the bin"),
+            _fraction("probability", "Mean probability in the bin"),
+            _fraction("frequency", "Part of the voxels that recurred"),
+            _fraction("frequency_low", "Lower end of its 95 % percentile interval, bootstrap by patient"),
+            _fraction("frequency_high", "Upper end of that interval"),
         ),
     ),
     "summary": Table(

@@ -104,6 +104,13 @@ def test_benchmark_scores_every_model_of_every_patient(benchmark: Path) -> None:
         (patient, model) for patient in evaluated for model in MODELS
     )
     assert rows(results / "tables" / "failures.csv") == []
+    doses = {(row["patient"], row["model"]): row for row in rows(results / "tables" / "dose.csv")}
+    assert sorted(doses) == sorted((row["patient"], row["model"]) for row in metrics)
+    for row in metrics:
+        # A plan that covers more than half of the recurrence gives half of it at least the edge's dose.
+        if float(row["coverage_enhancing"]) > 0.5:
+            assert float(doses[row["patient"], row["model"]]["recurrence_d50_gy"]) > 50
+    assert rows(results / "tables" / "calibration.csv") == []
 
 
 def test_published_plans_have_one_volume_and_the_scores_are_theirs(benchmark: Path) -> None:
@@ -148,7 +155,15 @@ def test_report_is_complete(benchmark: Path) -> None:
     results = benchmark / "results"
     report = (results / "multiqc" / "multiqc_report.html").read_text(encoding="utf-8")
     assert "simulated" in report.lower()
-    for text in ("Standard of care", "LOTI", "Fisher-KPP", "Wilcoxon", "peak", "viewer/sub-"):
+    for text in (
+        "Standard of care",
+        "LOTI",
+        "Fisher-KPP",
+        "Wilcoxon",
+        "peak",
+        "modelled, not planned",
+        "viewer/sub-",
+    ):
         assert text.lower() in report.lower(), text
     pages = sorted((results / "viewer").glob("sub-*.html"))
     assert len(pages) == PATIENTS

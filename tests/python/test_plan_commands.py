@@ -16,6 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from predictgbm.dose import plan_dose
+
 BIN = Path(__file__).resolve().parents[2] / "bin"
 SHAPE = (14, 12, 10)
 AFFINE = np.array([[1.2, 0, 0, -30], [0, 1, 0, 20], [0, 0, 2.5, -7], [0, 0, 0, 1]])
@@ -504,3 +506,63 @@ def test_as_programs(files):
         assert (done.returncode, done.stdout.strip()) == (0, "[]")
     assert files["plan"].read_bytes() == content
     assert all((BIN / f"{name}.py").stat().st_mode & 0o111 for name in COMMANDS)
+
+
+def test_dose_and_calibration(files, call, tmp_path):
+    """What the library tells of the same arrays, and nulls in place of NaN."""
+    score, _, brain, recurrence = exam()
+    files["score"] = save(tmp_path / "score.nii.gz", score / 4)
+    assert call("make_plan", *plan_arguments(files))[0] == 0
+    tissue = save(tmp_path / "wm.nii.gz", np.full(SHAPE, 0.5, np.float32))
+    more = (
+        "--score",
+        files["score"],
+        "--tumor-seg",
+        files["tumor"],
+        "--margin",
+        "3",
+        "--dose",
+        "--probability",
+    )
+    assert call("evaluate_plan", *evaluate_arguments(files), *more, "--wm", tissue, "--csf", tissue) == (
+        0,
+        "",
+    )
+    found = measures(files)
+    plan, _ = load_ras(files["plan"])
+    spacing = (1.2, 1.0, 2.5)
+    dose = plan_dose(plan.astype(bool), spacing)
+    assert found["dose"]["measures"]["recurrence_mean_gy"] == pytest.approx(
+        dose[recurrence == 3].mean(), rel=1e-4
+    )
+    assert found["dose"]["measures"]["wm_mean_gy"] == pytest.approx(
+        found["dose"]["measures"]["brain_mean_gy"]
+    )
+    assert "gm_mean_gy" not in found["dose"]["measures"]
+    # The brain of 3 ml is too small for painting.
+    assert found["dose"]["measures"]["painted_mean_gy"] is None
+    assert set(found["dose"]["dvh"]) == {"recurrence", "brain"}
+    # All of this small brain is near the core; enhancing and necrotic recurrence is what a probability tells.
+    inside = ndimage.binary_fill_holes(brain)
+    sums = np.array(found["calibration"]).sum(axis=0)
+    came = np.isin(recurrence, (1, 3))[inside]
+    told = score[inside] / 4
+    assert sums == pytest.approx([told.size, told.sum(), (told**2).sum(), came.sum(), told[came].sum()])
+    # Nothing came: no calibration, and doses of the brain alone.
+    save(files["recurrence"], np.zeros(SHAPE, np.uint8))
+    assert call("evaluate_plan", *evaluate_arguments(files), *more) == (0, "")
+    found = measures(files)
+    assert "calibration" not in found
+    assert found["dose"]["measures"]["recurrence_mean_gy"] is None
+    assert found["dose"]["measures"]["brain_mean_gy"] > 0
+
+
+def test_a_probability_beyond_one_is_refused(files, call):
+    assert call("make_plan", *plan_arguments(files))[0] == 0
+    more = ("--score", files["score"], "--tumor-seg", files["tumor"], "--margin", "3", "--probability")
+    status, said = call("evaluate_plan", *evaluate_arguments(files), *more)
+    assert status == 2
+    assert "probabilities run from 0 to 3, expected 0 to 1" in said
+    status, said = call("evaluate_plan", *evaluate_arguments(files), "--dose")
+    assert status == 2
+    assert "--dose and --probability need --score" in said

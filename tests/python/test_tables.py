@@ -15,7 +15,9 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from predictgbm.dose import dvh
 from predictgbm.quality import Measure, write_quality
+from predictgbm.reliability import bin_sums
 from predictgbm.statistics import signed_rank_p
 from predictgbm.statistics.benchmark import make_tables
 from predictgbm.statistics.robustness import step_down_max_t
@@ -36,6 +38,15 @@ COLUMNS = {
     "sensitivity": "axis setting model n mean mean_main shift shift_main p_pratt p_pratt_main rank rank_main",
     "agreement": "axis setting n n_models tau same_best verdicts_changed",
     "guarantee": "model n n_reached coverage level fraction kept",
+    "dose": "patient model plan_d95_gy integral_gy_l recurrence_d98_gy recurrence_d95_gy recurrence_d50_gy "
+    "recurrence_mean_gy recurrence_geud_gy recurrence_v95 brain_mean_gy brain_v95_ml brain_v50_ml wm_mean_gy "
+    "gm_mean_gy csf_mean_gy painted_ml painted_d98_gy painted_d95_gy painted_d50_gy painted_mean_gy painted_geud_gy "
+    "painted_v95",
+    "dose_summary": "model measure n mean ci_low ci_high n_paired shift shift_low shift_high p_pratt",
+    "dvh": "model structure dose_gy n volume volume_low volume_high",
+    "calibration": "patient model prevalence probability brier reliability resolution uncertainty within skill ece",
+    "calibration_summary": "model score n value low high",
+    "reliability": "model bin_low bin_high n share probability frequency frequency_low frequency_high",
     "summary": "model dataset definition n mean sd sem median q1 q3 ci_low ci_high median_ci_low median_ci_high "
     "mean_missing_as_zero",
     "comparisons": "model dataset definition in_family n n_zero n_tied p_pratt p_wilcox p_signflip p_adjusted p_max_t "
@@ -541,6 +552,11 @@ def written(tmp_path_factory) -> Path:
     (folder / "in" / "more").mkdir(parents=True)
     for i, entry in enumerate(benchmark(8)):
         place = folder / "in" / ("more" if i % 2 else "")
+        dose = {
+            "measures": {"recurrence_mean_gy": 50.0 + i},
+            "dvh": {"recurrence": dvh([50.0, 60.0]).tolist()},
+        }
+        entry |= {"dose": dose, "calibration": bin_sums([0.1, 0.7], [0, 1]).tolist()}
         (place / f"{i}_metrics.json").write_text(json.dumps(entry))
     cohort = {"patients": [{"patient": "NA", "status": "excluded", "reason": 'says "no", twice\nand ü'}]}
     (folder / "cohort.json").write_text(json.dumps(cohort), encoding="utf-8")

@@ -126,6 +126,24 @@ LITERATURE = {
         "Westfall PH, Young SS. Resampling-based multiple testing: examples and methods for p-value adjustment. "
         "Wiley, 1993.",
     ),
+    "icru83": Reference(
+        "ICRU Report 83: Prescribing, recording, and reporting photon-beam intensity-modulated radiation therapy "
+        "(IMRT). Journal of the ICRU 10(1), 2010.",
+        "10.1093/jicru/10.1.Report83",
+    ),
+    "bentzen": Reference(
+        "Bentzen SM. Theragnostic imaging for radiation oncology: dose-painting by numbers. Lancet Oncology 6:112–117, "
+        "2005.",
+        "10.1016/S1470-2045(05)01737-7",
+    ),
+    "brier": Reference(
+        "Brier GW. Verification of forecasts expressed in terms of probability. Monthly Weather Review 78:1–3, 1950.",
+        "10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2",
+    ),
+    "murphy": Reference(
+        "Murphy AH. A new vector partition of the probability score. Journal of Applied Meteorology 12:595–600, 1973.",
+        "10.1175/1520-0450(1973)012<0595:ANVPOT>2.0.CO;2",
+    ),
     "nextflow": Reference(
         "Di Tommaso P, Chatzou M, Floden EW, et al. Nextflow enables reproducible computational workflows. "
         "Nature Biotechnology 35:316–319, 2017.",
@@ -254,6 +272,8 @@ def methods_text(results: Results) -> Html:
             seed=results.statistics.get("seed"),
             ranked=bool(results.tables["rankings"]),
             compared=bool(results.tables["pairwise"]),
+            dosed=bool(results.tables["dose"]),
+            calibrated=bool(results.tables["calibration"]),
             ranking_draws=f"{(results.statistics.get('ranking') or {}).get('draws') or 0:,}",
             result=result,
             software=[f"{title} {newest[name]}" for name, title in NAMED_SOFTWARE.items() if name in newest],

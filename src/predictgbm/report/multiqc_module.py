@@ -18,7 +18,7 @@ from multiqc.base_module import BaseMultiqcModule, ModuleNoSamplesFound
 from multiqc.plots import linegraph
 
 from predictgbm.quality import STAGES, TRIAL
-from predictgbm.report import figures, gallery, methods, ranking, sensitivity
+from predictgbm.report import dose, figures, gallery, methods, ranking, reliability, sensitivity
 from predictgbm.report.figures import Pair, Panel, Point
 from predictgbm.report.formatting import (
     MISSING,
@@ -92,6 +92,8 @@ class MultiqcModule(BaseMultiqcModule):
         self.curve()
         self.section("Plans with a guarantee", "guarantee", guarantee(results))
         self.section("Ranking", "ranking", ranking.section(results))
+        self.section("Dose", "dose", dose.section(results))
+        self.section("Calibration of probabilities", "calibration", reliability.section(results))
         self.section("Where recurrence was far away", "distance", distance(results))
         self.section("Robustness", "robustness", robustness(results))
         self.section("Other choices in the evaluation", "sensitivity", sensitivity.section(results))

@@ -29,6 +29,12 @@ TABLES = (
     "guarantee",
     "sensitivity",
     "agreement",
+    "dose",
+    "dose_summary",
+    "dvh",
+    "calibration",
+    "calibration_summary",
+    "reliability",
     "summary",
     "comparisons",
     "equivalence",
@@ -65,6 +71,7 @@ TEXT_COLUMNS = frozenset(
         "setting",
         "model_a",
         "model_b",
+        "structure",
     }
 )
 

@@ -14,6 +14,7 @@ from predictgbm.labels import RECURRENCE
 from predictgbm.quality import quality_rows
 from predictgbm.statistics.bootstrap import bca_interval
 from predictgbm.statistics.conformal import guarantee_rows
+from predictgbm.statistics.dose import dose_tables
 from predictgbm.statistics.paired import (
     MINIMUM_PATIENTS,
     count_zeros_and_ties,
@@ -25,6 +26,7 @@ from predictgbm.statistics.paired import (
     spearman,
 )
 from predictgbm.statistics.panels import Bootstrap, Ranking, find_panels, rank_panel
+from predictgbm.statistics.reliability import calibration_tables
 from predictgbm.statistics.robustness import step_down_max_t
 from predictgbm.statistics.robustness_tables import robustness_rows
 from predictgbm.statistics.settings import settings_rows
@@ -162,8 +164,7 @@ def analyse(
             raise TableError(
                 f"unknown definition of recurrence {definition}; known are {', '.join(RECURRENCE)}"
             )
-    cohort = metrics.drop_duplicates("patient").set_index("patient")["cohort"].astype(object)
-    cohort = cohort.where(cohort.notna(), "not given").replace(POOLED, f"{POOLED} (cohort)").astype(str)
+    cohort = _cohorts(metrics)
 
     remarks = _Remarks()
     notes = []
@@ -230,6 +231,12 @@ def analyse(
     return Analysis(
         summary, comparisons, correlations, family, notes + remarks.sentences(), ranking, robustness
     )
+
+
+def _cohorts(metrics: pd.DataFrame) -> pd.Series:
+    """Return the data set of each patient."""
+    cohort = metrics.drop_duplicates("patient").set_index("patient")["cohort"].astype(object)
+    return cohort.where(cohort.notna(), "not given").replace(POOLED, f"{POOLED} (cohort)").astype(str)
 
 
 def _wide(metrics: pd.DataFrame, column: str, names: list[str]) -> pd.DataFrame:
@@ -355,7 +362,8 @@ def make_tables(
         One per patient and model: the columns of table ``metrics``, ``lesions`` (a list of ``{lesion,
         volume_ml, coverage}``), ``settings`` (a list of ``{axis, setting, plan_ml, coverage_enhancing}``) and
         ``curve`` (``{fraction: [...], coverage_enhancing: [...]}``). A missing ``volume_at_soc_coverage_ml`` is
-        read off the curve.
+        read off the curve. Where there are: ``dose`` (of :func:`predictgbm.dose.evaluate_dose`) and
+        ``calibration`` (of :func:`predictgbm.reliability.bin_sums`).
     cohort
         ``patients``: rows of table ``cohort``; ``flow``: the list of ``{step, patients}`` from screening to
         analysis. What a row leaves empty is taken from the patient's metrics, and the status is ``evaluated``
@@ -434,6 +442,9 @@ def make_tables(
     changed = settings_rows(tables["metrics"], tables["settings"], reference)
     tables |= {name: build(name, rows) for name, rows in changed.items()}
     tables["guarantee"] = build("guarantee", guarantee_rows(tables["curves"]))
+    members = _cohorts(tables["metrics"])
+    tables |= dose_tables(records, members, _strata, reference, draws, seed)
+    tables |= calibration_tables(records, members, _strata, seed)
     tables["data_dictionary"] = data_dictionary()
     facts = {
         "seed": seed,

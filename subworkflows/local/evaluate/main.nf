@@ -29,11 +29,12 @@ workflow EVALUATE {
         .map { meta, map, plan -> tuple(meta.patient, meta, map, plan) }
         .combine(ch_exam.map { meta, exam -> tuple(meta.patient, exam) }, by: 0)
         .combine(ch_target, by: 0)
-        .map { _patient, meta, map, plan, exam, followup, segmentation, others -> tuple(meta, exam, map, plan, followup, segmentation, others) }
+        .combine(ch_options.map { options -> [options.models.collectEntries { entry -> [entry.name, entry.output] }] })
+        .map { _patient, meta, map, plan, exam, followup, segmentation, others, outputs -> tuple(meta, exam, map, plan, followup, segmentation, others, outputs[meta.model] ?: '') }
     PLAN_EVALUATE(ch_run)
 
     ch_lost = lostTasks(
-        ch_run.map { meta, _exam, _map, _plan, _followup, _segmentation, _others -> meta },
+        ch_run.map { meta, _exam, _map, _plan, _followup, _segmentation, _others, _output -> meta },
         PLAN_EVALUATE.out.metrics.mix(PLAN_EVALUATE.out.failure).map { meta, _path -> meta },
         'evaluate',
     )

@@ -1,0 +1,97 @@
+"""Reading the dose of a treatment: DICOM RTDOSE to an image in Gy."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.errors import InvalidDicomError
+
+from predictgbm.images import Image, ImageError
+from predictgbm.registration.transforms import LPS
+
+#: What a dose may be the sum of; a single beam or fraction is not the dose of a treatment.
+WHOLE = ("PLAN", "MULTI_PLAN", "PLAN_OVERVIEW", "RECORD")
+
+#: Planes count as evenly spaced to this, in mm.
+SPACING_TOLERANCE_MM = 0.01
+
+
+def read_rtdose(path: str | os.PathLike[str]) -> Image:
+    """Read a multi-frame RTDOSE file as a volume in Gy, whatever the orientation and the order of its frames.
+
+    Dose is pixel value times DoseGridScaling. Frames lie along the normal of row and column direction, at the offsets
+    of GridFrameOffsetVector: relative to the first frame, or, where the vector begins with the z of an axial first
+    frame, patient coordinates (DICOM PS3.3, RT Dose module, C.8.8.3).
+
+    Parameters
+    ----------
+    path
+        File of the SOP class RT Dose Storage.
+
+    Returns
+    -------
+    Image
+        Float32 data of shape (columns, rows, frames), Gy; affine to RAS mm.
+
+    Raises
+    ------
+    ImageError
+        If the file is not RTDOSE, its dose is relative, an error, or that of a beam or fraction, its planes are
+        missing or not evenly spaced, or the pixels cannot be read.
+    """
+    try:
+        dataset = pydicom.dcmread(path)
+    except (OSError, InvalidDicomError) as error:
+        raise ImageError(f"{path}: cannot be read as DICOM ({error})") from error
+    if dataset.get("Modality") != "RTDOSE":
+        raise ImageError(f"{path}: modality {dataset.get('Modality', 'not given')}, expected RTDOSE")
+    for name, accepted in (
+        ("DoseUnits", ("GY",)),
+        ("DoseType", ("PHYSICAL", "EFFECTIVE")),
+        ("DoseSummationType", WHOLE),
+    ):
+        if dataset.get(name) not in accepted:
+            raise ImageError(
+                f"{path}: {name} is {dataset.get(name) or 'not given'}, expected {' or '.join(accepted)}"
+            )
+    try:
+        affine = LPS @ _to_lps(dataset, str(path))
+        values = dataset.pixel_array.astype(np.float64) * float(dataset.DoseGridScaling)
+    except (AttributeError, KeyError, ValueError, NotImplementedError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"{path}: lacks what a dose needs, or its pixels are damaged ({error})") from error
+    return Image(np.ascontiguousarray(values.T, np.float32), affine, str(path))
+
+
+def _to_lps(dataset: Any, name: str) -> NDArray[np.float64]:
+    """Return the matrix from (column, row, frame) to LPS mm."""
+    row, column = np.array(dataset.ImageOrientationPatient, np.float64).reshape(2, 3)
+    position = np.array(dataset.ImagePositionPatient, np.float64)
+    normal = np.cross(row, column)
+    offsets = np.array(dataset.get("GridFrameOffsetVector") or [], np.float64)
+    if offsets.size < 2 or offsets.size != int(dataset.get("NumberOfFrames", 1)):
+        raise ImageError(f"{name}: {offsets.size} plane offsets, expected one for each of several frames")
+    if offsets[0] != 0:
+        # Patient coordinates along z, which need planes across it.
+        if abs(abs(normal[2]) - 1) > 1e-4 or abs(offsets[0] - position[2]) > SPACING_TOLERANCE_MM:
+            raise ImageError(
+                f"{name}: plane offsets begin with {offsets[0]:g}, neither 0 nor the z of the first plane"
+            )
+        offsets = (offsets - offsets[0]) * np.sign(normal[2])
+    steps = np.diff(offsets)
+    if np.ptp(steps) > SPACING_TOLERANCE_MM or abs(steps[0]) < SPACING_TOLERANCE_MM:
+        raise ImageError(
+            f"{name}: planes are {steps.min():g} to {steps.max():g} mm apart, expected even spacing"
+        )
+    between_rows, between_columns = (float(v) for v in dataset.PixelSpacing)
+    matrix = np.eye(4)
+    matrix[:3, 0] = row * between_columns
+    matrix[:3, 1] = column * between_rows
+    matrix[:3, 2] = normal * steps.mean()
+    matrix[:3, 3] = position
+    return matrix

@@ -1,0 +1,145 @@
+"""Section of the report on dose: what each plan, and dose painting by each map, gives to recurrence and brain."""
+
+from __future__ import annotations
+
+from predictgbm.dose import COVERING, PAINTED_GY, STANDARD
+from predictgbm.report.curves import Axis, Curve, panels
+from predictgbm.report.formatting import (
+    details,
+    downloadable,
+    interval,
+    model_cell,
+    number,
+    p_value,
+    table,
+    with_interval,
+)
+from predictgbm.report.results import REFERENCE, Results, Row
+
+STRUCTURES = {
+    "recurrence": "Recurrence, by the plan",
+    "painted recurrence": "Recurrence, by painted dose",
+    "brain": "Brain without the tumour core",
+}
+#: Measures of the main table: column, title, scale, decimals.
+MAIN = (
+    ("recurrence_mean_gy", "Mean dose of the recurrence, Gy", 1.0, 1),
+    ("recurrence_v95", f"Recurrence above {100 * COVERING:.0f} % of the dose, %", 100.0, 1),
+    ("integral_gy_l", "Integral dose, Gy l", 1.0, 2),
+    ("painted_mean_gy", "Mean dose of the recurrence, painted, Gy", 1.0, 1),
+)
+FOLDED = {
+    "plan_d95_gy": ("D95 of the plan, Gy", 1.0),
+    "recurrence_d98_gy": ("D98 of the recurrence, Gy", 1.0),
+    "recurrence_d95_gy": ("D95 of the recurrence, Gy", 1.0),
+    "recurrence_d50_gy": ("D50 of the recurrence, Gy", 1.0),
+    "recurrence_geud_gy": ("gEUD of the recurrence, Gy", 1.0),
+    "brain_mean_gy": ("Mean dose of the brain, Gy", 1.0),
+    "brain_v95_ml": (f"Brain above {100 * COVERING:.0f} % of the dose, ml", 1.0),
+    "brain_v50_ml": ("Brain above half of the dose, ml", 1.0),
+    "wm_mean_gy": ("Mean dose of white matter, Gy", 1.0),
+    "gm_mean_gy": ("Mean dose of grey matter, Gy", 1.0),
+    "csf_mean_gy": ("Mean dose of CSF, Gy", 1.0),
+    "painted_ml": ("Painted volume, ml", 1.0),
+    "painted_d98_gy": ("D98 of the recurrence, painted, Gy", 1.0),
+    "painted_d95_gy": ("D95 of the recurrence, painted, Gy", 1.0),
+    "painted_d50_gy": ("D50 of the recurrence, painted, Gy", 1.0),
+    "painted_geud_gy": ("gEUD of the recurrence, painted, Gy", 1.0),
+    "painted_v95": (f"Recurrence above {100 * COVERING:.0f} % of the dose, painted, %", 100.0),
+}
+
+
+def section(results: Results) -> tuple[str, str] | None:
+    """Section with mean histograms, main doses, and every dose against the standard plan, folded."""
+    found = {(row["model"], row["measure"]): row for row in results.tables["dose_summary"]}
+    models = [name for name in results.models if any(model == name for model, _ in found)]
+    if not models:
+        return None
+    how = (
+        "A line shows what part of the recurrence, or of the brain, gets at least the dose below it: the further right "
+        "the better in the recurrence, the further left in the brain; of two plans of the same volume the one with the "
+        "larger integral dose has paid for its gain with dose to the brain, which dose painting does not allow."
+    )
+    low, high = PAINTED_GY
+    note = (
+        f"<b>The dose is modelled, not planned</b>: {STANDARD.dose_gy:g} Gy as the median of the plan with "
+        f"{STANDARD.margin_mm:g} mm around it, falling from 80 % to 20 % over {STANDARD.falloff_mm:g} mm; no beams, no "
+        "scatter, so that doses to the brain are lower bounds. Painted dose is a plan of its own: the integral dose of "
+        f"the standard plan, spent by the rank of the map from {high:g} Gy down to {low:g} Gy. Bands and "
+        "brackets are 95 % intervals."
+    )
+    return how, f'<p class="gbm-note">{note}</p>{histograms(results)}{main(results, models, found)}' + every(
+        results, models, found
+    )
+
+
+def histograms(results: Results) -> str:
+    """Return the mean dose-volume histograms; empty without any."""
+    drawn = []
+    for structure, title in STRUCTURES.items():
+        curves = []
+        for name in results.models:
+            rows = [r for r in results.tables["dvh"] if (r["model"], r["structure"]) == (name, structure)]
+            rows.sort(key=lambda row: row["dose_gy"])
+            points = [(row["dose_gy"], 100 * row["volume"]) for row in rows]
+            band = [
+                (100 * row["volume_low"], 100 * row["volume_high"])
+                for row in rows
+                if row.get("volume_low") is not None
+            ]
+            if points:
+                curves.append(Curve(results.styles[name], points, band if len(band) == len(points) else ()))
+        if curves:
+            drawn.append((title, curves))
+    if not drawn:
+        return ""
+    figure = panels(drawn, Axis("Dose, Gy", 0, 80), Axis("Volume, %", 0, 100))
+    return downloadable(figure, "dose_volume_histograms")
+
+
+def main(results: Results, models: list[str], found: dict[tuple[str, str], Row]) -> str:
+    """Return the table of the main doses: means with intervals, and the shift of the recurrence's."""
+    body, emphasised = [], []
+    for index, name in enumerate(models):
+        cells: list[object] = [model_cell(results, name)]
+        for measure, _, scale, decimals in MAIN:
+            row = found.get((name, measure), {})
+            limits = interval(row.get("ci_low"), row.get("ci_high"), scale)
+            cells.append(with_interval(number(row.get("mean"), decimals, scale), limits))
+        for measure in ("recurrence_mean_gy", "painted_mean_gy"):
+            row = found.get((name, measure), {})
+            limits = interval(row.get("shift_low"), row.get("shift_high"), 1.0, sign=True)
+            shift = with_interval(number(row.get("shift"), 1, sign=True), limits)
+            cells.append("reference" if name == REFERENCE else shift)
+        body.append(cells)
+        if name == REFERENCE:
+            emphasised.append(index)
+    head = ["Model", *(title for _, title, _, _ in MAIN)]
+    head += ["Shift by the plan, Gy", "Shift painted, Gy"]
+    return table(head, body, (0,), emphasised)
+
+
+def every(results: Results, models: list[str], found: dict[tuple[str, str], Row]) -> str:
+    """Return every measure of every model with its shift and exploratory p-value, folded."""
+    titles = {measure: (title, scale) for measure, title, scale, _ in MAIN} | FOLDED
+    body = []
+    for measure, (title, scale) in titles.items():
+        for name in models:
+            if row := found.get((name, measure)):
+                shift = number(row.get("shift"), 2, scale, sign=True)
+                limits = ""
+                if row.get("shift_low") is not None:
+                    ends = (number(row[end], 2, scale, sign=True) for end in ("shift_low", "shift_high"))
+                    limits = " to ".join(ends)
+                body.append(
+                    [
+                        title,
+                        model_cell(results, name),
+                        int(row["n"]),
+                        number(row.get("mean"), 2, scale),
+                        with_interval(shift, limits),
+                        p_value(row.get("p_pratt")),
+                    ]
+                )
+    head = ["Measure", "Model", "Patients", "Mean", "Shift against standard [95 %]", "p (Pratt), exploratory"]
+    return details("Every dose against the standard plan", table(head, body, (0, 1), sortable=True))

@@ -1,0 +1,121 @@
+"""The tables of doses: per patient, against the standard of care, and mean dose-volume histograms."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from predictgbm.dose import DVH_GY
+from predictgbm.statistics.bootstrap import bca_interval, resample_counts
+from predictgbm.statistics.paired import MINIMUM_PATIENTS, count_zeros_and_ties, hodges_lehmann, signed_rank_p
+from predictgbm.tables import build
+
+Record = Mapping[str, Any]
+#: Cohort of each patient -> stratum of each.
+Stratify = Callable[[pd.Series], NDArray[np.str_]]
+
+#: Bootstrap samples of a mean histogram, whose interval is one of percentiles at each dose.
+HISTOGRAM_DRAWS = 1000
+
+
+def dose_tables(
+    records: Sequence[Record], cohort: pd.Series, stratify: Stratify, reference: str, draws: int, seed: int
+) -> dict[str, pd.DataFrame]:
+    """Make the tables ``dose``, ``dose_summary`` and ``dvh``.
+
+    Parameters
+    ----------
+    records
+        Those of the metrics; ``dose`` is what :func:`predictgbm.dose.evaluate_dose` returned, where there is one.
+    cohort
+        Data set by patient.
+    stratify
+        Makes of it what is resampled within.
+    reference, draws, seed
+        As for :func:`predictgbm.statistics.benchmark.analyse`.
+    """
+    doses = build(
+        "dose",
+        (
+            {"patient": record["patient"], "model": record["model"], **record["dose"]["measures"]}
+            for record in records
+            if record.get("dose")
+        ),
+    )
+    return {
+        "dose": doses,
+        "dose_summary": build("dose_summary", _summarise(doses, cohort, stratify, reference, draws, seed)),
+        "dvh": build("dvh", _histograms(records, cohort, stratify, seed)),
+    }
+
+
+def _summarise(
+    doses: pd.DataFrame, cohort: pd.Series, stratify: Stratify, reference: str, draws: int, seed: int
+) -> list[dict[str, Any]]:
+    """Return mean of each measure by model, and its shift against the reference."""
+    rows = []
+    for measure in [name for name in doses.columns if name not in ("patient", "model")]:
+        wide = doses.pivot(index="patient", columns="model", values=measure).astype("float64")
+        for model in wide.columns.tolist():
+            values = wide[model].dropna()
+            if values.empty:
+                continue
+            row = {"model": model, "measure": measure, "n": values.size, "mean": values.mean()}
+            if values.size >= MINIMUM_PATIENTS:
+                strata = stratify(cohort.loc[values.index])
+                row["ci_low"], row["ci_high"] = bca_interval(values.to_numpy(), strata, "mean", draws, seed)
+            if model != reference and reference in wide:
+                row |= _against((wide[model] - wide[reference]).dropna().to_numpy())
+            rows.append(row)
+    return rows
+
+
+def _against(differences: NDArray[np.float64]) -> dict[str, Any]:
+    """Return the shift of paired differences with interval and p-value, as far as there are enough."""
+    if not differences.size:
+        return {}
+    shift = hodges_lehmann(differences)
+    row: dict[str, Any] = {"n_paired": differences.size, "shift": shift.estimate}
+    if differences.size >= MINIMUM_PATIENTS and count_zeros_and_ties(differences)[0] < differences.size:
+        row |= {
+            "shift_low": shift.low,
+            "shift_high": shift.high,
+            "p_pratt": signed_rank_p(differences, "pratt"),
+        }
+    return row
+
+
+def _histograms(
+    records: Sequence[Record], cohort: pd.Series, stratify: Stratify, seed: int
+) -> list[dict[str, Any]]:
+    """Return the mean histogram over the patients by model and structure."""
+    found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(dict)
+    for record in records:
+        for structure, volumes in ((record.get("dose") or {}).get("dvh") or {}).items():
+            found[record["model"], structure][record["patient"]] = volumes
+    rows = []
+    for (model, structure), by_patient in sorted(found.items()):
+        patients = sorted(by_patient)
+        volumes = np.array([by_patient[patient] for patient in patients])
+        low, high = np.full((2, volumes.shape[1]), np.nan)
+        if len(patients) >= MINIMUM_PATIENTS:
+            counts = resample_counts(len(patients), stratify(cohort.loc[patients]), HISTOGRAM_DRAWS, seed)
+            low, high = np.quantile(counts @ volumes / len(patients), [0.025, 0.975], axis=0)
+        rows += [
+            {
+                "model": model,
+                "structure": structure,
+                "dose_gy": dose,
+                "n": len(patients),
+                "volume": volume,
+                "volume_low": lowest,
+                "volume_high": highest,
+            }
+            for dose, volume, lowest, highest in zip(DVH_GY, volumes.mean(axis=0), low, high, strict=True)
+        ]
+    return rows
