@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from predictgbm.quality import TRIAL
-from predictgbm.report import figures, gallery
+from predictgbm.report import figures, gallery, robustness
 from predictgbm.report.formatting import duration, memory, number, p_value, table
 from predictgbm.report.methods import Reference, References, methods_text, verdict
 from predictgbm.report.results import (
@@ -493,19 +493,14 @@ def test_results_of_the_trial_segmenter_are_told_below_the_title(run: Path) -> N
 
 
 def test_robustness_shows_what_the_tables_tell(tmp_path: Path) -> None:
-    import multiqc  # noqa: F401  # first, as it loads the module itself
-
-    from predictgbm.report.multiqc_module import robustness
-    from predictgbm.statistics.benchmark import make_tables
-
     folder = write_run(tmp_path / "run", n=30, pictures=False)
-    assert robustness(Results(folder)) is None
+    assert robustness.section(Results(folder)) is None
     assert "one-sided" not in methods_text(Results(folder))
     records = [row | {"n_lesions": 1} for row in read_table(folder / "tables" / "metrics.csv")]
     tables, _ = make_tables(records, {}, (), draws=200)
     for name in ("comparisons", "equivalence", "mixed_model", "leave_one_dataset_out", "power"):
         tables[name].to_csv(folder / "tables" / f"{name}.csv", index=False)
-    found = robustness(Results(folder))
+    found = robustness.section(Results(folder))
     assert found is not None
     texts = Page(f'<div class="mainpage">{found[1]}</div>').texts
     assert "Within ±5 points, p" in texts

@@ -63,3 +63,11 @@ def _is_picture(path: Path) -> bool:
     except (OSError, SyntaxError):
         return False
     return True
+
+
+def card(label: str, uri: str | None, text: str = "") -> str:
+    """Return one picture of a gallery with its label; the label and the HTML that follows it are escaped already."""
+    image = '<p class="gbm-note">Left out to keep this page small; see the published files.</p>'
+    if uri:
+        image = f'<img src="{uri}" alt="{label}" loading="lazy" decoding="async">'
+    return f'<figure class="gbm-card">{image}<figcaption><b>{label}</b>{text}</figcaption></figure>'

@@ -9,7 +9,7 @@ from statistics import median
 import jinja2
 
 from predictgbm.report.formatting import Html, interval, number, p_value, percent, readable
-from predictgbm.report.results import REFERENCE, Results
+from predictgbm.report.results import REFERENCE, Results, is_true
 
 DEFINITIONS = {
     "enhancing": "enhancing tumour",
@@ -216,11 +216,7 @@ def methods_text(results: Results) -> Html:
     newest: dict[str, str] = {}
     for tools in results.versions.values():
         newest.update(tools)
-    family = sum(
-        1
-        for row in results.tables["comparisons"]
-        if str(row.get("in_family")).lower() in ("true", "1", "1.0")
-    )
+    family = sum(is_true(row.get("in_family")) for row in results.tables["comparisons"])
     reference = next((row for row in results.headline if row["model"] == REFERENCE), None)
     result = verdict(results)
     if reference:

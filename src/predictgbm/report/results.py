@@ -320,3 +320,24 @@ class Results:
             for row in rows
             if row["model"] == model and row["patient"] in reference
         ]
+
+
+def ranked(results: Results) -> list[str]:
+    """Return all models, best mean first."""
+    best = [row["model"] for row in results.headline]
+    return [*best, *(name for name in results.models if name not in best)]
+
+
+def others(results: Results) -> list[str]:
+    """Return the models beside the reference, best mean first."""
+    return [name for name in ranked(results) if name != REFERENCE]
+
+
+def known(rows: list[Row], column: str) -> list[float]:
+    """Return the values of a column that are there."""
+    return [row[column] for row in rows if row.get(column) is not None]
+
+
+def is_true(value: Any) -> bool:
+    """Whether a truth value of a table is true, however it was written."""
+    return str(value).lower() in ("true", "1", "1.0")
