@@ -30,8 +30,15 @@ COLUMNS = {
     "metrics": "patient session cohort followup_session days model coverage_enhancing coverage_core coverage_all dice "
     "hd95_mm plan_ml recurrence_enhancing_ml recurrence_core_ml tumor_core_ml tumor_whole_ml com_distance_cm n_lesions "
     "curve_area volume_at_soc_coverage_ml reason",
-    "lesions": "patient model lesion volume_ml coverage",
+    "lesions": "patient model lesion volume_ml coverage core_distance_mm coverage_standard pattern",
+    "recurrence_patterns": "patient n_lesions n_measurable multifocal pattern central_ml in_field_ml marginal_ml "
+    "distant_ml farthest_mm outside_brain_ml",
+    "coverage_by_pattern": "model unit group n n_patients mean ci_low ci_high gain gain_low gain_high",
+    "causes": "patient cause value present",
+    "cause_frequencies": "model cause n_worst worst_with n_others others_with ratio p",
     "curves": "patient model fraction coverage_enhancing",
+    "curve_summary": "model fraction n mean ci_low ci_high",
+    "volume_saved": "model n n_less n_never saved saved_low saved_high",
     "guarantee": "model n n_reached coverage level fraction kept",
     "summary": "model dataset definition n mean sd sem median q1 q3 ci_low ci_high median_ci_low median_ci_high "
     "mean_missing_as_zero",

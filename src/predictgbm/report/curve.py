@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from html import escape
-from statistics import median
 from typing import Any
 
 from multiqc.plots import linegraph
 
-from predictgbm.report.formatting import model_cell, number, table
+from predictgbm.report.formatting import (
+    MISSING,
+    estimate,
+    interval,
+    model_cell,
+    number,
+    percent,
+    table,
+    with_interval,
+)
 from predictgbm.report.results import Results, ranked
+
+#: Volumes of the plan, over that of the standard plan, whose coverage the table gives.
+VOLUMES = (0.5, 0.75, 1.5)
 
 
 def section(results: Results) -> tuple[str, str] | None:
     """Section with the coverage that plans of other volumes would reach."""
-    if not results.tables["curves"]:
+    if not results.tables["curve_summary"]:
         return None
     how = (
         "Each line shows what share of the recurrence a model would cover if all plans were made smaller "
@@ -57,44 +67,48 @@ def plot(results: Results) -> Any:
 
 def mean_curves(results: Results) -> dict[str, dict[float, float]]:
     """Return mean coverage in percent by plan volume in percent of the standard plan, by model."""
-    sums: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in results.tables["curves"]:
-        if row.get("coverage_enhancing") is not None and row.get("fraction") is not None:
-            sums[row["model"]][round(100 * row["fraction"], 3)].append(row["coverage_enhancing"])
-    return {
-        name: {volume: 100 * sum(values) / len(values) for volume, values in sorted(sums[name].items())}
-        for name in results.models
-        if name in sums
-    }
+    curves: dict[str, dict[float, float]] = {}
+    for row in results.tables["curve_summary"]:
+        curves.setdefault(row["model"], {})[round(100 * row["fraction"], 3)] = 100 * row["mean"]
+    return {name: dict(sorted(curves[name].items())) for name in results.models if name in curves}
 
 
 def volume_table(results: Results) -> str:
-    """Return how much of the standard plan's volume each model needs for the standard plan's coverage."""
-    rows = []
-    for name in ranked(results):
-        shares = [
-            100 * row["volume_at_soc_coverage_ml"] / row["plan_ml"]
-            for row in results.tables["metrics"]
-            if row["model"] == name
-            and row.get("volume_at_soc_coverage_ml") is not None
-            and row.get("plan_ml")
+    """Return how much of the standard plan's volume each model saves, and what it covers at some volumes."""
+    saved = {row["model"]: row for row in results.tables["volume_saved"]}
+    curves = {(row["model"], round(row["fraction"], 6)): row for row in results.tables["curve_summary"]}
+    body = []
+    for name in [name for name in ranked(results) if name in saved]:
+        row = saved[name]
+        covered = [
+            with_interval(percent(point["mean"]), interval(point.get("ci_low"), point.get("ci_high")))
+            if (point := curves.get((name, fraction)))
+            else MISSING
+            for fraction in VOLUMES
         ]
-        if shares:
-            less = sum(share < 100 for share in shares)
-            rows.append(
-                [
-                    model_cell(results, name),
-                    len(shares),
-                    number(median(shares), 0),
-                    f"{less} of {len(shares)}",
-                ]
-            )
-    if not rows:
+        body.append(
+            [
+                model_cell(results, name),
+                int(row["n"]),
+                estimate(row, "saved"),
+                int(row["n_less"]),
+                int(row["n_never"]),
+                *covered,
+            ]
+        )
+    if not body:
         return ""
     head = [
         "Model",
         "Patients",
-        "Volume needed for the standard plan's coverage, % (median)",
-        "Patients who need less",
+        "Volume saved, %, median [95 % CI]",
+        "Need less",
+        "Need more than twice",
+        *(f"Coverage at {number(fraction, 0, 100)} % of the volume, % [95 % CI]" for fraction in VOLUMES),
     ]
-    return table(head, rows)
+    note = (
+        "Saved is what a model does not need of the standard plan’s volume to cover as much as that plan; its own row "
+        "tells what a smaller margin would have saved in hindsight. Patients of whom the standard plan covers nothing "
+        "are not counted. Coverage is the mean over the patients; each interval is that of one volume by itself."
+    )
+    return f'{table(head, body)}<p class="gbm-note">{note}</p>'

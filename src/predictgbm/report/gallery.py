@@ -65,9 +65,15 @@ def _is_picture(path: Path) -> bool:
     return True
 
 
-def card(label: str, uri: str | None, text: str = "") -> str:
-    """Return one picture of a gallery with its label; the label and the HTML that follows it are escaped already."""
+def anchor(patient: str) -> str:
+    """Return the name by which a patient's picture is found in the page."""
+    return f"gbm-picture-{patient}"
+
+
+def card(label: str, uri: str | None, text: str = "", name: str = "") -> str:
+    """Return one picture of a gallery with its label; label, name and the HTML that follows are escaped already."""
     image = '<p class="gbm-note">Left out to keep this page small; see the published files.</p>'
     if uri:
         image = f'<img src="{uri}" alt="{label}" loading="lazy" decoding="async">'
-    return f'<figure class="gbm-card">{image}<figcaption><b>{label}</b>{text}</figcaption></figure>'
+    own = f' id="{name}"' if name else ""
+    return f'<figure class="gbm-card"{own}>{image}<figcaption><b>{label}</b>{text}</figcaption></figure>'

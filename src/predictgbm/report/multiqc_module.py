@@ -17,7 +17,17 @@ from multiqc import config, report
 from multiqc.base_module import BaseMultiqcModule, ModuleNoSamplesFound
 
 from predictgbm.quality import STAGES, TRIAL
-from predictgbm.report import curve, figures, gallery, methods, networks, ranking, robustness
+from predictgbm.report import (
+    curve,
+    figures,
+    gallery,
+    methods,
+    networks,
+    ranking,
+    recurrence,
+    robustness,
+    worst,
+)
 from predictgbm.report.figures import Pair, Panel, Point
 from predictgbm.report.formatting import (
     MISSING,
@@ -91,6 +101,8 @@ class MultiqcModule(BaseMultiqcModule):
         self.section("Plans with a guarantee", "guarantee", guarantee(results))
         self.section("Ranking", "ranking", ranking.section(results))
         self.section("Where recurrence was far away", "distance", distance(results))
+        self.section("Where it came back", "recurrence", recurrence.section(results))
+        self.section("Worst patients of each model", "worst", worst.section(results))
         self.section("Robustness", "robustness", robustness.section(results))
         self.section("Time and memory", "resources", resources(results))
         self.section("Trained networks", "networks", networks.section(results), networks.plot(results))
@@ -611,7 +623,8 @@ def pictures(results: Results) -> tuple[str, str] | None:
     for shot, uri in zip(shots, gallery.embed([shot.path for shot in shots]), strict=True):
         label = escape(shot.path.name.removesuffix("_desc-qc.png"))
         own = "" if shared else f"<br>{escape(shot.caption)}"
-        cards.append(gallery.card(label, uri, f" {viewer_link(shot.patient, 'open in the viewer')}{own}"))
+        link = f" {viewer_link(shot.patient, 'open in the viewer')}{own}"
+        cards.append(gallery.card(label, uri, link, escape(gallery.anchor(shot.patient))))
     content = f'<p class="gbm-caption">{escape(shared)}</p>' if shared else ""
     content += f'<div class="gbm-gallery">{"".join(cards)}</div>' if cards else ""
     shown = {shot.patient for shot in shots}

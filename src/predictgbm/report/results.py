@@ -25,7 +25,12 @@ REFERENCE = "soc"
 TABLES = (
     "metrics",
     "lesions",
-    "curves",
+    "curve_summary",
+    "volume_saved",
+    "recurrence_patterns",
+    "coverage_by_pattern",
+    "causes",
+    "cause_frequencies",
     "guarantee",
     "summary",
     "comparisons",
@@ -55,6 +60,10 @@ TEXT_COLUMNS = frozenset(
         "left_out",
         "fit",
         "measure",
+        "pattern",
+        "group",
+        "cause",
+        "unit",
         "expected",
         "meaning",
         "note",
@@ -254,7 +263,7 @@ class Results:
         return styles
 
     def _names(self) -> Iterable[str]:
-        for table in ("metrics", "summary", "curves", "failures"):
+        for table in ("metrics", "summary", "curve_summary", "failures"):
             yield from (row["model"] for row in self.tables[table] if row.get("model"))
         yield from (task.model for task in self.tasks if task.model)
 
