@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any
 
@@ -745,6 +746,7 @@ def check(name: str, frame: pd.DataFrame) -> pd.DataFrame:
     raise TableError("; ".join(dict.fromkeys(faults)))
 
 
+@lru_cache
 def schema(name: str) -> Any:
     """Return the pandera schema of table ``name``: columns in order, types, ranges, unique key."""
     import pandera.pandas as pa

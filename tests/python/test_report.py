@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from predictgbm.quality import TRIAL
-from predictgbm.report import figures, gallery, robustness
+from predictgbm.report import figures, gallery, robustness, worst
 from predictgbm.report.formatting import duration, memory, number, p_value, table
 from predictgbm.report.methods import Reference, References, methods_text, verdict
+from predictgbm.report.recurrence import Mark, interval_panels
 from predictgbm.report.results import (
     REFERENCE_COLOR,
     Results,
@@ -450,6 +451,96 @@ def test_every_patient_has_a_picture_and_a_viewer_page(page: Page) -> None:
     assert links == {f"../viewer/sub-{i:03d}.html" for i in range(1, 7)}
 
 
+def test_section_on_patterns_tells_what_the_tables_do(run: Path, page: Page) -> None:
+    start = page.texts.index("Where it came back")
+    texts = page.texts[start:]
+    # Six patients with two lesions each: three quarters of the volume central, the rest distant.
+    at = texts.index("central")
+    assert texts[at : at + 7] == ["central", "95 or more", "6", "75.0", "0.0 (0.0–0.0)", "6", "6"]
+    at = texts.index("distant")
+    assert texts[at : at + 7] == ["distant", "below 20", "6", "25.0", "31.5 (31.5–31.5)", "6", "0"]
+    found = {
+        (row["group"], row["model"]): row for row in read_table(run / "tables" / "coverage_by_pattern.csv")
+    }
+    head = texts.index("Gain over the standard plan, points [95 % CI]")
+    at = texts.index("Fisher-KPP", head)
+    assert texts[at - 1] == "central"
+    assert texts[at + 1 : at + 4] == ["6", "6", number(found["central", "fisherkpp"]["mean"], 1, 100)]
+
+
+def test_mark_of_a_mean_lies_in_its_panel_at_its_height() -> None:
+    marks = [Mark("one & only", "#123456", 0.5, 0.25, 1.0), Mark("two", "#654321", 0.0, None, None)]
+    drawn = ElementTree.fromstring(
+        interval_panels(["one & only", "two"], [("a", "", marks), ("b", "", marks[:1])])
+    )
+    titles = [node.text for node in drawn.iter(f"{SVG}title")]
+    assert titles == [
+        "one & only, a: 50.0 % [25.0 to 100.0]",
+        "two, a: 0.0 %",
+        "one & only, b: 50.0 % [25.0 to 100.0]",
+    ]
+    groups = list(drawn.iter(f"{SVG}g"))
+    for group, limits in zip(groups, (True, False, True), strict=True):
+        circle = group.find(f"{SVG}circle")
+        line = group.find(f"{SVG}line")
+        assert circle is not None
+        assert (line is not None) == limits
+        if line is not None:
+            x1, x, x2 = (float(v) for v in (line.get("x1", ""), circle.get("cx", ""), line.get("x2", "")))
+            assert (x - x1) * 2 == pytest.approx(x2 - x, abs=0.3)
+            assert line.get("y1") == circle.get("cy")
+    assert len({group[1].get("y1") for group in groups if len(group) > 2}) == 1
+
+
+def test_worst_patients_come_first_and_borrow_their_picture(run: Path, page: Page) -> None:
+    borrowed = page.values("figure", "data-picture")
+    # The worse half of six patients for four models, of five for LOTI, which failed once.
+    assert len(borrowed) == 4 * 3 + 2
+    assert set(borrowed) <= set(page.values("figure", "id"))
+    metrics = read_table(run / "tables" / "metrics.csv")
+    own = sorted(
+        (row["coverage_enhancing"], row["patient"]) for row in metrics if row["model"] == "fisherkpp"
+    )
+    at = page.texts.index("Fisher-KPP: the 3 patients covered worst")
+    following = page.texts[at:]
+    places = [following.index(patient) for _, patient in own[:3]]
+    assert places == sorted(places)
+    covered = number(own[0][0], 1, 100)
+    assert following[places[0] + 1].startswith(f"coverage {covered} % (standard ")
+    assert "mostly central, up to 32 mm from the core" in following[places[0] + 1]
+
+
+def test_causes_are_told_with_their_counts(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    frequency = {"model": "loti", "n_worst": 2.0, "n_others": 18.0}
+    results.tables["cause_frequencies"] = [
+        frequency | {"cause": "tiny_core", "worst_with": 2.0, "others_with": 3.0, "ratio": 6.0, "p": 0.02},
+        frequency
+        | {"cause": "long_interval", "worst_with": 1.0, "others_with": 0.0, "ratio": None, "p": 0.1},
+        frequency | {"cause": "multifocal", "worst_with": 0.0, "others_with": 9.0, "ratio": 0.0, "p": 0.5},
+        frequency
+        | {"cause": "outside_brain", "worst_with": 0.0, "others_with": 0.0, "ratio": None, "p": 1.0},
+    ]
+    results.tables["metrics"] = [{"model": "loti", "patient": "1"}]
+    results.tables["causes"] = [
+        {"cause": "tiny_core", "present": "True"},
+        {"cause": "tiny_core", "present": "False"},
+        {"cause": "tiny_core", "present": None},
+    ]
+    told = worst.frequencies(results)
+    assert "<b>6.0 ×</b>" in told
+    assert Page(f'<div class="mainpage">{told}</div>').texts[1:13] == [
+        *("Model", "Multifocal", "Tiny tumour core", "Long interval", "loti"),
+        *("0.0 ×", "[0/2, 9/18]", "6.0 ×", "[2/2, 3/18]", "only there", "[1/2, 0/18]"),
+        "How many times as frequent among the worst tenth as among the other patients [worst, others]; bold where "
+        "Fisher’s exact test gives p < 0.05, not adjusted for the number of tests.",
+    ]
+    rules = Page(f'<div class="mainpage">{worst.rules(results)}</div>').texts
+    at = rules.index("tiny tumour core")
+    assert rules[at : at + 3] == ["tiny tumour core", "tumour core below 5 ml", "1 of 2"]
+    assert rules[-1] == "not known"
+
+
 def test_trained_networks_tell_whom_they_saw(run: Path, page: Page) -> None:
     start = page.texts.index("Patients learned from")
     row = page.texts[page.texts.index(EVIL, start) :]
@@ -499,7 +590,10 @@ def test_browser_draws_the_curve_and_runs_nothing_foreign(report: str, tmp_path:
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not browser:
         pytest.skip("no chromium or chrome on PATH to open the report with")
-    (tmp_path / "report.html").write_text(report, encoding="utf-8")
+    opened = "document.querySelectorAll('details').forEach(part => part.open = true)"
+    script = f'<script>window.addEventListener("load", () => {{ {opened} }});</script>'
+    page, _, end = report.rpartition("</body>")
+    (tmp_path / "report.html").write_text(f"{page}{script}</body>{end}", encoding="utf-8")
     quiet = "--no-first-run --disable-background-networking --disable-component-update --disable-sync"
     options = ["--headless", "--no-sandbox", "--disable-gpu", *quiet.split(), "--virtual-time-budget=5000"]
     address = (tmp_path / "report.html").as_uri()
@@ -507,6 +601,10 @@ def test_browser_draws_the_curve_and_runs_nothing_foreign(report: str, tmp_path:
     dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     assert len(re.findall(r'class="legendtext"', dom)) == len(GAIN)
     assert "<title>taken" not in dom
+    # Six pictures of the gallery, and those that the worst patients of each model borrow.
+    shown = [src for src in Page(dom).values("img", "src") if src.startswith("data:image/webp")]
+    assert len(shown) == 6 + 14
+    assert len(set(shown)) == 6
     assert "x" not in Page(dom).values("img", "src")
 
 
@@ -743,7 +841,7 @@ def test_gallery_keeps_the_budget(tmp_path: Path) -> None:
 def test_colours_stay_with_the_model(tmp_path: Path) -> None:
     everyone = Results(write_run(tmp_path / "all", n=3, pictures=False)).styles
     folder = write_run(tmp_path / "few", n=3, pictures=False)
-    for name in ("metrics", "summary", "curves"):
+    for name in ("metrics", "summary", "curve_summary"):
         path = folder / "tables" / f"{name}.csv"
         kept = [
             line

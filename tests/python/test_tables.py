@@ -540,7 +540,7 @@ def run_command(*arguments: object) -> subprocess.CompletedProcess[str]:
 def written(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("bench mark ü")
     (folder / "in" / "more").mkdir(parents=True)
-    for i, entry in enumerate(benchmark(8)):
+    for i, entry in enumerate(benchmark(10)):
         place = folder / "in" / ("more" if i % 2 else "")
         (place / f"{i}_metrics.json").write_text(json.dumps(entry))
     cohort = {"patients": [{"patient": "NA", "status": "excluded", "reason": 'says "no", twice\nand ü'}]}

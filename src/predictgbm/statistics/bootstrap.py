@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Literal
@@ -146,8 +147,9 @@ def resample_counts(
 
 def cohort_strata(cohort: pd.Series, minimum: int) -> NDArray[np.str_]:
     """Return the stratum of each patient: the cohort, or one for all cohorts of fewer patients than ``minimum``."""
-    size = cohort.map(cohort.value_counts())
-    return cohort.where(size >= minimum, "").to_numpy(str)
+    names = cohort.tolist()
+    sizes = Counter(names)
+    return np.array([name if sizes[name] >= minimum else "" for name in names], str)
 
 
 def _by_stratum(n: int, strata: ArrayLike | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
