@@ -43,19 +43,27 @@ class Rule:
     def said(self) -> str:
         """The rule in words."""
         limit = f"{100 * self.limit:g}" if self.unit == "%" else f"{self.limit:.3g}"
-        return f"{self.measured} {'at least' if self.above else 'below'} {limit} {self.unit}".rstrip()
+        limit = f"{limit} {self.unit}".rstrip()
+        return f"{self.measured}: {f'{limit} or more' if self.above else f'below {limit}'}"
 
 
 RULES: tuple[Rule, ...] = (
     Rule("tiny_recurrence", "tiny recurrence", "enhancing recurrence", "ml", MEASURABLE_ML, False),
     Rule("distant_recurrence", "distant recurrence", "part of its volume in distant lesions", "%", 0.5, True),
-    Rule("multifocal", "multifocal", f"lesions of {MEASURABLE_ML:.2f} ml or more", "", MULTIFOCAL, True),
+    Rule("multifocal", "multifocal", f"lesions of at least {MEASURABLE_ML:.2f} ml", "", MULTIFOCAL, True),
     # A ball of 5 ml is 21 mm wide: with a margin of 15 mm it is a fourteenth of its plan.
     Rule("tiny_core", "tiny tumour core", "tumour core", "ml", 5.0, False),
     Rule("long_interval", "long interval", "time to the follow-up", "d", 365, True),
-    Rule("outside_brain", "outside the brain mask", "part of it outside the brain mask", "%", 0.05, True),
-    Rule("registration_flagged", "registration flagged", "measures out of range", "", 1, True),
-    Rule("segmentation_flagged", "segmentation flagged", "measures out of range", "", 1, True),
+    Rule(
+        "outside_brain",
+        "outside the brain mask",
+        "part of the recurrence outside the brain mask",
+        "%",
+        0.05,
+        True,
+    ),
+    Rule("registration_flagged", "registration flagged", "measures of it out of range", "", 1, True),
+    Rule("segmentation_flagged", "segmentation flagged", "measures of it out of range", "", 1, True),
 )
 
 #: Rule -> stage of table ``quality`` whose flagged measures it counts.

@@ -238,9 +238,9 @@ class TestCauses:
 
     def test_rules_are_told_with_their_limits(self) -> None:
         said = {rule.cause: rule.said for rule in RULES}
-        assert said["tiny_recurrence"] == "enhancing recurrence below 0.524 ml"
-        assert said["outside_brain"] == "part of it outside the brain mask at least 5 %"
-        assert said["multifocal"] == "lesions of 0.52 ml or more at least 2"
+        assert said["tiny_recurrence"] == "enhancing recurrence: below 0.524 ml"
+        assert said["outside_brain"] == "part of the recurrence outside the brain mask: 5 % or more"
+        assert said["multifocal"] == "lesions of at least 0.52 ml: 2 or more"
 
 
 class TestOtherVolumes:

@@ -533,11 +533,12 @@ def test_causes_are_told_with_their_counts(tmp_path: Path) -> None:
         *("Model", "Multifocal", "Tiny tumour core", "Long interval", "loti"),
         *("0.0 ×", "[0/2, 9/18]", "6.0 ×", "[2/2, 3/18]", "only there", "[1/2, 0/18]"),
         "How many times as frequent among the worst tenth as among the other patients [worst, others]; bold where "
-        "Fisher’s exact test gives p < 0.05, not adjusted for the number of tests.",
+        "Fisher’s exact test gives p < 0.05, not adjusted for the number of tests. The standard plan tells what is "
+        "distant: that it covers little there is no finding.",
     ]
     rules = Page(f'<div class="mainpage">{worst.rules(results)}</div>').texts
     at = rules.index("tiny tumour core")
-    assert rules[at : at + 3] == ["tiny tumour core", "tumour core below 5 ml", "1 of 2"]
+    assert rules[at : at + 3] == ["tiny tumour core", "tumour core: below 5 ml", "1 of 2"]
     assert rules[-1] == "not known"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from statistics import median
 
 from predictgbm.patterns import MEASURABLE_ML, PATTERNS
@@ -65,16 +66,20 @@ def section(results: Results) -> tuple[str, str] | None:
 def overview(lesions: list[Row], patients: list[Row]) -> str:
     """Return how many lesions, how much volume and how many patients each pattern has."""
     total = sum(row["volume_ml"] for row in lesions)
-    limits = [*PATTERNS.values(), 1.0]
+    limits = [number(least, 0, 100) for least in PATTERNS.values()]
+    ranges = [
+        f"{limits[0]} or more",
+        *(f"{low} to {high}" for high, low in pairwise(limits[:-1])),
+        f"below {limits[-2]}",
+    ]
     rows = []
-    for index, (name, least) in enumerate(PATTERNS.items()):
+    for name, covered in zip(PATTERNS, ranges, strict=True):
         own = [row for row in lesions if row["pattern"] == name]
-        above = f"below {number(limits[index - 1], 0, 100)}" if index and not least else ""
         distances = known(own, "core_distance_mm")
         rows.append(
             [
                 name,
-                above or f"{number(least, 0, 100)} or more",
+                covered,
                 len(own),
                 percent(sum(row["volume_ml"] for row in own) / total),
                 f"{number(median(distances))} ({number(min(distances))}–{number(max(distances))})"
@@ -85,7 +90,11 @@ def overview(lesions: list[Row], patients: list[Row]) -> str:
             ]
         )
     head = ["Pattern", "Covered by the standard plan, %", "Lesions", "Volume, %"]
-    head += ["Distance to the core, mm, median (range)", "Patients with such a lesion", "Patients, mostly so"]
+    head += [
+        "Distance to the core, mm, median (range)",
+        "Patients with such a lesion",
+        "Patients, main pattern",
+    ]
     return table(head, rows, (0, 1))
 
 

@@ -112,7 +112,8 @@ def frequencies(results: Results) -> str:
     head = ["Model", *(rule.title.capitalize() for rule in rules)]
     note = (
         "How many times as frequent among the worst tenth as among the other patients [worst, others]; bold where "
-        "Fisher’s exact test gives p &lt; 0.05, not adjusted for the number of tests."
+        "Fisher’s exact test gives p &lt; 0.05, not adjusted for the number of tests. The standard plan tells what is "
+        "distant: that it covers little there is no finding."
     )
     return f'<h4>Likely causes</h4>{table(head, body)}<p class="gbm-note">{note}</p>'
 
