@@ -469,7 +469,7 @@ def test_section_on_patterns_tells_what_the_tables_do(run: Path, page: Page) -> 
 
 
 def test_mark_of_a_mean_lies_in_its_panel_at_its_height() -> None:
-    marks = [Mark("one & only", "#123456", 0.5, 0.25, 1.0), Mark("two", "#654321", 0.0, None, None)]
+    marks = [Mark(0, "one & only", "#123456", 0.5, 0.25, 1.0), Mark(1, "two", "#654321", 0.0, None, None)]
     drawn = ElementTree.fromstring(
         interval_panels(["one & only", "two"], [("a", "", marks), ("b", "", marks[:1])])
     )

@@ -30,8 +30,9 @@ FOCALITY = ("unifocal", "multifocal")
 
 @dataclass(frozen=True)
 class Mark:
-    """A mean with its interval in one panel of :func:`interval_panels`, as fractions."""
+    """A mean with its interval in one panel of :func:`interval_panels`, as fractions; row 0 is the topmost."""
 
+    row: int
     title: str
     color: str
     mean: float
@@ -101,24 +102,18 @@ def overview(lesions: list[Row], patients: list[Row]) -> str:
 def figure(results: Results) -> str:
     """Return the mean coverage of each model by pattern and by number of lesions."""
     found = {(row["group"], row["model"]): row for row in results.tables["coverage_by_pattern"]}
+    groups = (*PATTERNS, *FOCALITY)
+    styles = [results.styles[n] for n in ranked(results) if any((group, n) in found for group in groups)]
     panels = []
-    for group in (*PATTERNS, *FOCALITY):
-        marks = []
-        n = 0
-        for name in ranked(results):
-            if row := found.get((group, name)):
-                style = results.styles[name]
-                n = max(n, int(row["n"]))
-                marks.append(
-                    Mark(style.title, style.color, row["mean"], row.get("ci_low"), row.get("ci_high"))
-                )
-        unit = "patient" if group in FOCALITY else "lesion"
-        panels.append((group, count(n, unit), marks))
-    drawn = [
-        name for name in ranked(results) if any((group, name) in found for group in (*PATTERNS, *FOCALITY))
-    ]
-    titles = [results.styles[name].title for name in drawn]
-    return downloadable(interval_panels(titles, panels), "coverage_by_pattern")
+    for group in groups:
+        marks, largest = [], 0
+        for place, style in enumerate(styles):
+            if row := found.get((group, style.name)):
+                largest = max(largest, int(row["n"]))
+                limits = row.get("ci_low"), row.get("ci_high")
+                marks.append(Mark(place, style.title, style.color, row["mean"], *limits))
+        panels.append((group, count(largest, "patient" if group in FOCALITY else "lesion"), marks))
+    return downloadable(interval_panels([style.title for style in styles], panels), "coverage_by_pattern")
 
 
 def interval_panels(titles: Sequence[str], panels: Sequence[tuple[str, str, Sequence[Mark]]]) -> str:
@@ -146,7 +141,7 @@ def interval_panels(titles: Sequence[str], panels: Sequence[tuple[str, str, Sequ
                 line(x, top, x, bottom, GRID) + text(x, bottom + 15, str(value), 11, "middle", MUTED)
             )
         for mark in marks:
-            y = top + row * (titles.index(mark.title) + 0.5)
+            y = top + row * (mark.row + 0.5)
             limits = interval(mark.low, mark.high)
             hover = f"{mark.title}, {name}: {percent(mark.mean)} %{f' [{limits}]' if limits else ''}"
             parts.append(f"<g><title>{escape(hover)}</title>")
