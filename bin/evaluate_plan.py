@@ -21,7 +21,14 @@ import numpy as np
 
 from predictgbm import __version__
 from predictgbm.dose import evaluate_dose
-from predictgbm.evaluation import coverage, evaluate_margins, evaluate_plan, evaluate_score, evaluate_tumor
+from predictgbm.evaluation import (
+    coverage,
+    evaluate_margins,
+    evaluate_plan,
+    evaluate_score,
+    evaluate_tumor,
+    locate_lesions,
+)
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.images import ImageError, read_image, to_ras
 from predictgbm.labels import CONVENTIONS, CORE, RECURRENCE, region
@@ -93,7 +100,11 @@ def arguments() -> argparse.Namespace:
     add("--brain-mask", required=True, metavar="NIFTI", help="brain mask of the plan's exam, 0 outside")
     add("--out", required=True, type=Path, metavar="JSON", help="measures, volumes in ml")
     add("--score", metavar="NIFTI", help="score map the plan was made of: adds the coverage-volume curve")
-    add("--tumor-seg", metavar="NIFTI", help="pre-operative tumour labels: adds volumes and distance")
+    add(
+        "--tumor-seg",
+        metavar="NIFTI",
+        help="pre-operative tumour labels: adds volumes, distances and patterns",
+    )
     add(
         "--recurrence-labels",
         default="canonical",
@@ -112,7 +123,7 @@ def arguments() -> argparse.Namespace:
         type=float,
         default=MARGIN_MM,
         metavar="MM",
-        help="margin of the standard of care, for volume_at_soc_coverage_ml, in mm (default: %(default)g)",
+        help="margin of the standard of care, for patterns and volume_at_soc_coverage_ml, in mm (default: %(default)g)",
     )
     add(
         "--other-margins",
@@ -172,6 +183,8 @@ def run(args: argparse.Namespace) -> None:
     if args.tumor_seg:
         tumor = read_labels(args.tumor_seg, reference, args.tumor_labels)
         result |= evaluate_tumor(tumor, recurrence, spacing)
+        if located := locate_lesions(tumor, recurrence, brain, spacing, args.margin):
+            result["lesions"] = [a | b for a, b in zip(result["lesions"], located, strict=True)]
         if args.score:
             score = read_on(args.score, reference, np.float64)
             result |= evaluate_score(

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from predictgbm.labels import CORE, RECURRENCE, WHOLE_TUMOR, region
 from predictgbm.masks import bounding_box, dice
-from predictgbm.planning import MARGIN_MM, distance_um, fill_holes, rank_voxels, soc_mask
+from predictgbm.patterns import classify
+from predictgbm.planning import MARGIN_MM, distance_um, distance_um_at, fill_holes, rank_voxels, soc_mask
 
 #: Volumes at which the coverage-volume curve is sampled, as fractions of the plan's volume.
 CURVE_FRACTIONS: tuple[float, ...] = tuple(round(0.05 * i, 2) for i in range(1, 41))
@@ -73,12 +74,33 @@ def centre_distance_mm(a: NDArray[np.bool_], b: NDArray[np.bool_], spacing: Sequ
     return float(np.linalg.norm(np.multiply(shift, spacing)))
 
 
+def label_lesions(recurrence: NDArray[np.bool_]) -> tuple[tuple[slice, ...], NDArray[np.intp]]:
+    """Return the number of the lesion that each voxel of a recurrence belongs to, the largest being 1.
+
+    A lesion is a connected component; voxels that share a face, an edge or a corner are connected.
+
+    Parameters
+    ----------
+    recurrence : bool array of shape (nx, ny, nz), not empty
+
+    Returns
+    -------
+    box, numbers
+        The recurrence's bounding box, and the number of each voxel in it; 0 outside the lesions.
+    """
+    box = bounding_box(recurrence)
+    # As whole numbers: for truth values in a box one voxel thin, cc3d sets aside too few labels and gives up.
+    component = cc3d.connected_components(recurrence[box].astype(np.uint8), connectivity=26)
+    size = np.bincount(component.ravel())
+    number = np.zeros(size.size, np.intp)
+    number[1 + np.argsort(-size[1:], kind="stable")] = np.arange(1, size.size)
+    return box, number[component]
+
+
 def lesions(
     plan: NDArray[np.bool_], recurrence: NDArray[np.bool_], spacing: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """Return volume and coverage of each lesion of a recurrence, the largest first.
-
-    A lesion is a connected component; voxels that share a face, an edge or a corner are connected.
+    """Return volume and coverage of each lesion of a recurrence, the largest first; see :func:`label_lesions`.
 
     Returns
     -------
@@ -86,19 +108,66 @@ def lesions(
     """
     if not recurrence.any():
         return []
-    box = bounding_box(recurrence)
-    # As whole numbers: for truth values in a box one voxel thin, cc3d sets aside too few labels and gives up.
-    component = cc3d.connected_components(recurrence[box].astype(np.uint8), connectivity=26)
-    size = np.bincount(component.ravel())
-    covered = np.bincount(component[plan[box]], minlength=size.size)
-    largest_first = 1 + np.argsort(-size[1:], kind="stable")
+    box, numbers = label_lesions(recurrence)
+    size = np.bincount(numbers.ravel())
+    covered = np.bincount(numbers[plan[box]], minlength=size.size)
     return [
         {
             "lesion": number,
-            "volume_ml": _volume_ml(int(size[label]), spacing),
-            "coverage": float(covered[label] / size[label]),
+            "volume_ml": _volume_ml(int(size[number]), spacing),
+            "coverage": float(covered[number] / size[number]),
         }
-        for number, label in enumerate(largest_first, 1)
+        for number in range(1, size.size)
+    ]
+
+
+def locate_lesions(
+    tumor_seg: NDArray[np.integer],
+    recurrence: NDArray[np.integer],
+    brain: NDArray[np.bool_],
+    spacing: Sequence[float],
+    margin: float = MARGIN_MM,
+) -> list[dict[str, Any]]:
+    """Return where each lesion of the enhancing recurrence lies, in the order of :func:`lesions`.
+
+    The standard plan judges, whatever the model: the pattern of a lesion is the same for all of them.
+
+    Parameters
+    ----------
+    tumor_seg, brain, spacing, margin
+        As for :func:`predictgbm.planning.soc_mask`.
+    recurrence : int array of the same shape
+        Canonical labels of the registered follow-up.
+
+    Returns
+    -------
+    list of dict
+        ``lesion``: number; ``core_distance_mm``: least distance of a voxel centre of the lesion to one of the
+        pre-operative core, 0 where they overlap; ``coverage_standard``: part inside the standard plan, 0 to 1;
+        ``pattern``: see :mod:`predictgbm.patterns`. Empty without a core or an enhancing recurrence.
+
+    Raises
+    ------
+    PlanError
+        As :func:`predictgbm.planning.soc_mask`.
+    """
+    core = region(tumor_seg, CORE)
+    enhancing = region(recurrence, RECURRENCE["enhancing"])
+    if not (core.any() and enhancing.any()):
+        return []
+    box, numbers = label_lesions(enhancing)
+    of_voxel = numbers[enhancing[box]]
+    nearest = np.full(of_voxel.max() + 1, np.inf)
+    np.minimum.at(nearest, of_voxel, distance_um_at(enhancing, core, spacing) / 1000.0)
+    standard = soc_mask(tumor_seg, brain, spacing, margin)
+    return [
+        {
+            "lesion": lesion["lesion"],
+            "core_distance_mm": float(nearest[lesion["lesion"]]),
+            "coverage_standard": lesion["coverage"],
+            "pattern": classify(lesion["coverage"]),
+        }
+        for lesion in lesions(standard, enhancing, spacing)
     ]
 
 

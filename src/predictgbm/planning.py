@@ -57,7 +57,7 @@ def distance_um(mask: NDArray[np.bool_], spacing: Sequence[float]) -> NDArray[np
     return np.rint(distance, out=distance).astype(np.int32)
 
 
-def _distance_um_at(
+def distance_um_at(
     wanted: NDArray[np.bool_], mask: NDArray[np.bool_], spacing: Sequence[float]
 ) -> NDArray[np.int32]:
     """Return :func:`distance_um` at the wanted voxels alone, in C order; only their box is computed."""
@@ -168,7 +168,7 @@ def rank_voxels(
             seeds, others = np.zeros_like(inside), np.zeros_like(inside)
             seeds[inside], others[inside] = chosen, ~chosen
             # Outside the set every distance is above zero: negated, it ranks below every positive score.
-            value[~chosen] = -_distance_um_at(others, seeds, spacing).astype(np.float64)
+            value[~chosen] = -distance_um_at(others, seeds, spacing).astype(np.float64)
     value[ahead] = np.inf
 
     candidates = inside
@@ -177,7 +177,7 @@ def rank_voxels(
         candidates = np.zeros_like(inside)
         candidates[inside] = best
         value = value[best]
-    to_core = _distance_um_at(candidates, core, spacing)
+    to_core = distance_um_at(candidates, core, spacing)
     order = np.lexsort((to_core, -value))[:count]  # stable, so the flat index is the last key
     return np.flatnonzero(candidates)[order]
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from predictgbm.causes import RULES
 from predictgbm.options import AXES
+from predictgbm.patterns import PATTERNS
 from predictgbm.quality import STAGES
 
 #: Numbers are written with this many significant digits: beyond them, results differ between processors.
@@ -174,6 +177,24 @@ _com_distance = _amount(
     "cm",
     "Distance between the centres of mass of the pre-operative core and of the recurrence",
 )
+_planned = Column(
+    "fraction", "number", "1", "Planned volume over the volume of the plan", minimum=0.0, required=True
+)
+_cause = _text(
+    "cause",
+    "Name of the rule, as in predictgbm.causes",
+    required=True,
+    values=tuple(rule.cause for rule in RULES),
+)
+
+
+def _pattern(description: str) -> Column:
+    return _text(
+        "pattern",
+        f"{description}: central, in-field, marginal or distant, by the part that the standard plan covers "
+        "(95 %, 80 %, 20 % or more, less)",
+        values=tuple(PATTERNS),
+    )
 
 
 def _recurrence_dose(prefix: str, by: str) -> tuple[Column, ...]:
@@ -266,6 +287,100 @@ TABLES: dict[str, Table] = {
             ),
             _amount("volume_ml", "ml", "Volume of the lesion"),
             _fraction("coverage", "Part of the lesion inside the plan"),
+            _amount(
+                "core_distance_mm",
+                "mm",
+                "Least distance of a voxel centre of the lesion to one of the pre-operative tumour core; 0 where they "
+                "overlap",
+            ),
+            _fraction(
+                "coverage_standard", "Part of the lesion inside the standard plan, which judges its pattern"
+            ),
+            _pattern("Where the lesion came back"),
+        ),
+    ),
+    "recurrence_patterns": Table(
+        "Where the enhancing recurrence came back: one row per patient",
+        ("patient",),
+        (
+            _patient,
+            _count("n_lesions", "1", "Connected parts of the enhancing recurrence"),
+            _count("n_measurable", "1", "Of these, parts of at least 0.52 ml (a ball of 10 mm diameter)"),
+            Column("multifocal", "boolean", "", "Whether two or more parts are that large", required=True),
+            _pattern("Pattern that most of the volume has"),
+            _amount(
+                "central_ml", "ml", "Volume of the lesions of which the standard plan covers 95 % or more"
+            ),
+            _amount("in_field_ml", "ml", "Volume of those of which it covers 80 % or more, but not 95 %"),
+            _amount("marginal_ml", "ml", "Volume of those of which it covers 20 % or more, but not 80 %"),
+            _amount("distant_ml", "ml", "Volume of those of which it covers less than 20 %"),
+            _amount("farthest_mm", "mm", "Largest core_distance_mm of the patient's lesions"),
+            _amount("outside_brain_ml", "ml", "Volume of the enhancing recurrence outside the brain mask"),
+        ),
+    ),
+    "coverage_by_pattern": Table(
+        "Mean coverage by pattern of the lesion, and by number of lesions of the patient; exploratory",
+        ("model", "group"),
+        (
+            _model,
+            _text(
+                "unit", "What is averaged: lesions, or patients", required=True, values=("lesion", "patient")
+            ),
+            _text(
+                "group",
+                "Pattern of the lesions; or patients with two or more lesions of at least 0.52 ml (multifocal), with "
+                "fewer (unifocal)",
+                required=True,
+                values=(*PATTERNS, "unifocal", "multifocal"),
+            ),
+            _count("n", "of the unit", "Lesions or patients with a coverage of this model"),
+            _count("n_patients", "patients", "Patients they belong to"),
+            _fraction("mean", "Mean coverage"),
+            _fraction(
+                "ci_low",
+                "Lower end of its 95 % BCa bootstrap interval; patients are drawn with all their lesions, stratified "
+                "by cohort",
+            ),
+            _fraction("ci_high", "Upper end of that interval"),
+            _difference(
+                "gain", "Mean coverage minus that of the standard of care on the same lesions or patients"
+            ),
+            _difference("gain_low", "Lower end of its 95 % interval, likewise"),
+            _difference("gain_high", "Upper end of that interval"),
+        ),
+    ),
+    "causes": Table(
+        "Likely causes of low coverage: one row per scored patient and rule, for all models alike",
+        ("patient", "cause"),
+        (
+            _patient,
+            _cause,
+            _amount(
+                "value", "of the rule", "What the rule compares with its limit; empty if it is not known"
+            ),
+            Column("present", "boolean", "", "Whether the cause is present"),
+        ),
+    ),
+    "cause_frequencies": Table(
+        "How often a cause is present in the worst tenth of a model's patients and in the others; exploratory",
+        ("model", "cause"),
+        (
+            _model,
+            _cause,
+            _count(
+                "n_worst",
+                "patients",
+                "Patients of the worst tenth by enhancing coverage, equal ones included",
+            ),
+            _count("worst_with", "patients", "Of these, patients with the cause"),
+            _count("n_others", "patients", "The other patients"),
+            _count("others_with", "patients", "Of these, patients with the cause"),
+            _amount(
+                "ratio",
+                "1",
+                "Part of the worst with the cause over that of the others; empty if no other has it",
+            ),
+            _fraction("p", "Two-sided p-value of Fisher's exact test; not adjusted"),
         ),
     ),
     "curves": Table(
@@ -274,14 +389,7 @@ TABLES: dict[str, Table] = {
         (
             _patient,
             _model,
-            Column(
-                "fraction",
-                "number",
-                "1",
-                "Planned volume over the volume of the plan",
-                minimum=0.0,
-                required=True,
-            ),
+            _planned,
             _fraction("coverage_enhancing", "Part of the enhancing recurrence inside that volume"),
         ),
     ),
@@ -341,6 +449,43 @@ TABLES: dict[str, Table] = {
                 "Models whose comparison with the standard of care changes its sign or crosses p = 0.05",
                 minimum=0,
             ),
+        ),
+    ),
+    "curve_summary": Table(
+        "Mean coverage-volume curve of each model, all patients together: one row per model and planned volume",
+        ("model", "fraction"),
+        (
+            _model,
+            _planned,
+            _count("n", "patients", "Patients with a curve of this model"),
+            _fraction("mean", "Mean coverage of the enhancing recurrence"),
+            _fraction(
+                "ci_low",
+                "Lower end of its 95 % BCa bootstrap interval, stratified by cohort; for each volume by itself",
+            ),
+            _fraction("ci_high", "Upper end of that interval"),
+        ),
+    ),
+    "volume_saved": Table(
+        "Volume that a model saves if it is to cover as much as the standard plan: one row per model",
+        ("model",),
+        (
+            _model,
+            _count("n", "patients", "Patients with a curve of this model"),
+            _count(
+                "n_less",
+                "patients",
+                "Of these, patients in whom less than the standard plan's volume is enough",
+            ),
+            _count(
+                "n_never", "patients", "Patients in whom not even twice the standard plan's volume is enough"
+            ),
+            _difference(
+                "saved",
+                "Median over the patients of 1 minus the volume needed over the standard plan's; n_never count as -1",
+            ),
+            _difference("saved_low", "Lower end of its 95 % BCa bootstrap interval, stratified by cohort"),
+            _difference("saved_high", "Upper end of that interval"),
         ),
     ),
     "guarantee": Table(
@@ -799,6 +944,7 @@ def check(name: str, frame: pd.DataFrame) -> pd.DataFrame:
     raise TableError("; ".join(dict.fromkeys(faults)))
 
 
+@lru_cache
 def schema(name: str) -> Any:
     """Return the pandera schema of table ``name``: columns in order, types, ranges, unique key."""
     import pandera.pandas as pa

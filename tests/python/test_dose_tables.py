@@ -33,13 +33,7 @@ def cohort_of(make: Any) -> list[dict[str, Any]]:
 
 def tables_of(records: list[dict[str, Any]]) -> dict[str, Any]:
     cohort = pd.Series({record["patient"]: record["cohort"] for record in records})
-    return dose_tables(records, cohort, stratify, "soc", 200, 1) | calibration_tables(
-        records, cohort, stratify, 1
-    )
-
-
-def stratify(cohort: pd.Series) -> np.ndarray:
-    return cohort.to_numpy(str)
+    return dose_tables(records, cohort, "soc", 200, 1) | calibration_tables(records, cohort, 1)
 
 
 def row(table: Any, **key: Any) -> dict[str, Any]:

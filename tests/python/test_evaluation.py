@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from scipy.integrate import trapezoid
 from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 from predictgbm.evaluation import (
     CURVE_FRACTIONS,
@@ -26,6 +27,7 @@ from predictgbm.evaluation import (
     evaluate_tumor,
     hd95_mm,
     lesions,
+    locate_lesions,
     surface,
     voxels_to_cover,
 )
@@ -38,6 +40,13 @@ spacings = st.tuples(*[st.sampled_from([0.5, 0.9, 1.0, 1.2, 3.0])] * 3)
 pairs = shapes.flatmap(lambda shape: st.tuples(hnp.arrays(bool, shape), hnp.arrays(bool, shape)))
 label_pairs = shapes.flatmap(
     lambda shape: st.tuples(hnp.arrays(bool, shape), hnp.arrays(np.uint8, shape, elements=st.integers(0, 4)))
+)
+
+exams = shapes.flatmap(
+    lambda shape: st.tuples(
+        hnp.arrays(bool, shape),
+        *(hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 0, 1, 2, 3, 3])) for _ in range(2)),
+    )
 )
 
 
@@ -138,6 +147,48 @@ def test_voxels_that_touch_at_a_corner_are_one_lesion():
     mask = np.zeros((5, 5, 5), bool)
     mask[1, 1, 1] = mask[2, 2, 2] = mask[4, 4, 4] = True
     assert [x["volume_ml"] for x in lesions(mask, mask, (1, 1, 1))] == [0.002, 0.001]
+
+
+@tries
+@given(exams, spacings)
+def test_lesions_are_located_as_a_search_over_all_voxels_does(exam, spacing):
+    brain, tumor, recurrence = exam
+    core, enhancing = np.isin(tumor, [1, 3]), recurrence == 3
+    assume(core.any() and enhancing.any())
+    margin = 1.25
+    place = np.stack(np.indices(core.shape), axis=-1) * spacing
+    to_core = cdist(place.reshape(-1, 3), place[core]).min(axis=1).reshape(core.shape)
+    standard = ndimage.binary_fill_holes(brain) & (to_core <= margin)
+    assume(standard.any())
+    labels, count = ndimage.label(enhancing, np.ones((3, 3, 3)))
+    found = locate_lesions(tumor, recurrence, brain, spacing, margin)
+    assert [x["lesion"] for x in found] == list(range(1, count + 1))
+    for own in (labels == i for i in range(1, count + 1)):
+        # The number is that of the lesion which this component alone covers.
+        number = next(x["lesion"] for x in lesions(own, enhancing, spacing) if x["coverage"] == 1)
+        row = found[number - 1]
+        assert row["core_distance_mm"] == pytest.approx(to_core[own].min(), abs=1e-3)
+        inside, size = int((own & standard).sum()), int(own.sum())
+        assert row["coverage_standard"] == inside / size
+        limits = [("central", 95), ("in-field", 80), ("marginal", 20), ("distant", 0)]
+        assert row["pattern"] == next(name for name, least in limits if 100 * inside >= least * size)
+
+
+def test_pattern_is_that_of_the_standard_plan():
+    """A core of 3 mm across, a margin of 15 mm: lesions within, half out, beyond, and on the core itself."""
+    tumor, recurrence = np.zeros((2, 80, 20, 20), np.uint8)
+    tumor[10:13, 9:12, 9:12] = 1
+    recurrence[11, 10, 10] = 3
+    recurrence[26:30, 10, 10] = 3  # the margin ends at 27: the centre at 12 and 15 mm more
+    recurrence[60:62, 10, 10] = 3
+    found = locate_lesions(tumor, recurrence, np.ones(tumor.shape, bool), (1, 1, 1))
+    assert [(x["core_distance_mm"], x["coverage_standard"], x["pattern"]) for x in found] == [
+        (14.0, 0.5, "marginal"),
+        (48.0, 0.0, "distant"),
+        (0.0, 1.0, "central"),
+    ]
+    assert locate_lesions(tumor * 0 + 2, recurrence, tumor >= 0, (1, 1, 1)) == []
+    assert locate_lesions(tumor, recurrence * 0, tumor >= 0, (1, 1, 1)) == []
 
 
 @st.composite

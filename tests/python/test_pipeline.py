@@ -113,6 +113,24 @@ def test_benchmark_scores_every_model_of_every_patient(benchmark: Path) -> None:
     assert rows(results / "tables" / "calibration.csv") == []
 
 
+def test_the_standard_plan_judges_the_lesions_of_every_model(benchmark: Path) -> None:
+    tables = benchmark / "results" / "tables"
+    lesions = rows(tables / "lesions.csv")
+    judged = {
+        (row["patient"], row["lesion"]): (row["coverage"], row["pattern"], row["core_distance_mm"])
+        for row in lesions
+        if row["model"] == "soc"
+    }
+    assert judged
+    for row in lesions:
+        found = (row["coverage_standard"], row["pattern"], row["core_distance_mm"])
+        assert found == judged[row["patient"], row["lesion"]]
+    patients = {row["patient"]: row for row in rows(tables / "recurrence_patterns.csv")}
+    for row in rows(tables / "metrics.csv"):
+        assert patients[row["patient"]]["n_lesions"] == row["n_lesions"]
+        assert patients[row["patient"]]["outside_brain_ml"] != ""
+
+
 def test_published_plans_have_one_volume_and_the_scores_are_theirs(benchmark: Path) -> None:
     results = benchmark / "results"
     scores = {(row["patient"], row["model"]): row for row in rows(results / "tables" / "metrics.csv")}
@@ -163,6 +181,7 @@ def test_report_is_complete(benchmark: Path) -> None:
         "peak",
         "modelled, not planned",
         "viewer/sub-",
+        "Where it came back",
     ):
         assert text.lower() in report.lower(), text
     pages = sorted((results / "viewer").glob("sub-*.html"))

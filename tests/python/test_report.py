@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from predictgbm.quality import TRIAL
-from predictgbm.report import figures, gallery
+from predictgbm.report import figures, gallery, robustness, worst
 from predictgbm.report.formatting import duration, memory, number, p_value, table
 from predictgbm.report.methods import Reference, References, methods_text, verdict
+from predictgbm.report.recurrence import Mark, interval_panels
 from predictgbm.report.results import (
     REFERENCE_COLOR,
     Results,
@@ -38,6 +39,19 @@ from predictgbm.statistics.benchmark import make_tables
 ROOT = Path(__file__).resolve().parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
 GAIN = {"soc": 0.0, "distance": 0.005, "loti": 0.04, "fisherkpp": 0.07, "mine": -0.1}
+#: Tables of a run that the benchmark's own statistics make.
+MADE = [
+    "lesions",
+    "pairwise",
+    "rankings",
+    "rank_frequencies",
+    "curve_summary",
+    "volume_saved",
+    "recurrence_patterns",
+    "coverage_by_pattern",
+    "causes",
+    "cause_frequencies",
+]
 #: The title an outside model would use to take over the page.
 EVIL = '<img src=x onerror=document.title="taken"> & "mine"'
 
@@ -169,10 +183,9 @@ def write_run(
     write_csv(tables / "cohort.csv", people)
     if scored:
         write_csv(tables / "metrics.csv", metrics)
-        write_csv(tables / "curves.csv", curves)
         write_statistics(tables, metrics, models)
-        made, facts = make_tables(metrics, {}, [], draws=100, ranking_draws=100)
-        for name in ("pairwise", "rankings", "rank_frequencies"):
+        made, facts = make_tables(records(metrics, curves), {}, [], draws=100, ranking_draws=100)
+        for name in MADE:
             made[name].to_csv(tables / f"{name}.csv", index=False)
     failed = {
         "patient": "002",
@@ -222,6 +235,26 @@ def write_run(
         write_pictures(folder / "pictures", patients, rng)
     write_card(folder / "networks" / "1", patients, simulated)
     return folder
+
+
+def records(metrics: list[dict[str, Any]], curves: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what evaluate_plan.py would have written: two lesions, the smaller one far from the tumour."""
+    points: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in curves:
+        points.setdefault((row["patient"], row["model"]), []).append(row)
+    found = []
+    for row in metrics:
+        own = points[row["patient"], row["model"]]
+        curve = {name: [float(c[name]) for c in own] for name in ("fraction", "coverage_enhancing")}
+        volume, covered = row["recurrence_enhancing_ml"], row["coverage_enhancing"]
+        lesions = [
+            {"lesion": 1, "volume_ml": 0.75 * volume, "coverage": covered}
+            | {"core_distance_mm": 0.0, "coverage_standard": 0.97, "pattern": "central"},
+            {"lesion": 2, "volume_ml": 0.25 * volume, "coverage": 0.5 * covered}
+            | {"core_distance_mm": 31.5, "coverage_standard": 0.0, "pattern": "distant"},
+        ]
+        found.append(row | {"curve": curve, "lesions": lesions, "recurrence_outside_brain_ml": 0.0})
+    return found
 
 
 def write_card(folder: Path, patients: list[str], simulated: bool) -> None:
@@ -380,7 +413,8 @@ def sections(page: Page) -> list[str]:
 def test_report_begins_with_the_warning_and_answers_in_order(page: Page) -> None:
     assert page.texts[0].startswith("SIMULATED DATA")
     expected = (
-        "headline cohort patients curve ranking distance resources networks failures gallery methods versions"
+        "headline cohort patients curve ranking distance recurrence worst resources networks failures gallery methods "
+        "versions"
     )
     assert sections(page) == expected.split()
 
@@ -415,6 +449,97 @@ def test_every_patient_has_a_picture_and_a_viewer_page(page: Page) -> None:
     assert len(pictures) == 6
     links = {href for href in page.values("a", "href") if "viewer" in href}
     assert links == {f"../viewer/sub-{i:03d}.html" for i in range(1, 7)}
+
+
+def test_section_on_patterns_tells_what_the_tables_do(run: Path, page: Page) -> None:
+    start = page.texts.index("Where it came back")
+    texts = page.texts[start:]
+    # Six patients with two lesions each: three quarters of the volume central, the rest distant.
+    at = texts.index("central")
+    assert texts[at : at + 7] == ["central", "95 or more", "6", "75.0", "0.0 (0.0–0.0)", "6", "6"]
+    at = texts.index("distant")
+    assert texts[at : at + 7] == ["distant", "below 20", "6", "25.0", "31.5 (31.5–31.5)", "6", "0"]
+    found = {
+        (row["group"], row["model"]): row for row in read_table(run / "tables" / "coverage_by_pattern.csv")
+    }
+    head = texts.index("Gain over the standard plan, points [95 % CI]")
+    at = texts.index("Fisher-KPP", head)
+    assert texts[at - 1] == "central"
+    assert texts[at + 1 : at + 4] == ["6", "6", number(found["central", "fisherkpp"]["mean"], 1, 100)]
+
+
+def test_mark_of_a_mean_lies_in_its_panel_at_its_height() -> None:
+    marks = [Mark(0, "one & only", "#123456", 0.5, 0.25, 1.0), Mark(1, "two", "#654321", 0.0, None, None)]
+    drawn = ElementTree.fromstring(
+        interval_panels(["one & only", "two"], [("a", "", marks), ("b", "", marks[:1])])
+    )
+    titles = [node.text for node in drawn.iter(f"{SVG}title")]
+    assert titles == [
+        "one & only, a: 50.0 % [25.0 to 100.0]",
+        "two, a: 0.0 %",
+        "one & only, b: 50.0 % [25.0 to 100.0]",
+    ]
+    groups = list(drawn.iter(f"{SVG}g"))
+    for group, limits in zip(groups, (True, False, True), strict=True):
+        circle = group.find(f"{SVG}circle")
+        line = group.find(f"{SVG}line")
+        assert circle is not None
+        assert (line is not None) == limits
+        if line is not None:
+            x1, x, x2 = (float(v) for v in (line.get("x1", ""), circle.get("cx", ""), line.get("x2", "")))
+            assert (x - x1) * 2 == pytest.approx(x2 - x, abs=0.3)
+            assert line.get("y1") == circle.get("cy")
+    assert len({group[1].get("y1") for group in groups if len(group) > 2}) == 1
+
+
+def test_worst_patients_come_first_and_borrow_their_picture(run: Path, page: Page) -> None:
+    borrowed = page.values("figure", "data-picture")
+    # The worse half of six patients for four models, of five for LOTI, which failed once.
+    assert len(borrowed) == 4 * 3 + 2
+    assert set(borrowed) <= set(page.values("figure", "id"))
+    metrics = read_table(run / "tables" / "metrics.csv")
+    own = sorted(
+        (row["coverage_enhancing"], row["patient"]) for row in metrics if row["model"] == "fisherkpp"
+    )
+    at = page.texts.index("Fisher-KPP: the 3 patients covered worst")
+    following = page.texts[at:]
+    places = [following.index(patient) for _, patient in own[:3]]
+    assert places == sorted(places)
+    covered = number(own[0][0], 1, 100)
+    assert following[places[0] + 1].startswith(f"coverage {covered} % (standard ")
+    assert "mostly central, up to 32 mm from the core" in following[places[0] + 1]
+
+
+def test_causes_are_told_with_their_counts(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    frequency = {"model": "loti", "n_worst": 2.0, "n_others": 18.0}
+    results.tables["cause_frequencies"] = [
+        frequency | {"cause": "tiny_core", "worst_with": 2.0, "others_with": 3.0, "ratio": 6.0, "p": 0.02},
+        frequency
+        | {"cause": "long_interval", "worst_with": 1.0, "others_with": 0.0, "ratio": None, "p": 0.1},
+        frequency | {"cause": "multifocal", "worst_with": 0.0, "others_with": 9.0, "ratio": 0.0, "p": 0.5},
+        frequency
+        | {"cause": "outside_brain", "worst_with": 0.0, "others_with": 0.0, "ratio": None, "p": 1.0},
+    ]
+    results.tables["metrics"] = [{"model": "loti", "patient": "1"}]
+    results.tables["causes"] = [
+        {"cause": "tiny_core", "present": "True"},
+        {"cause": "tiny_core", "present": "False"},
+        {"cause": "tiny_core", "present": None},
+    ]
+    told = worst.frequencies(results)
+    assert "<b>6.0 ×</b>" in told
+    assert Page(f'<div class="mainpage">{told}</div>').texts[1:13] == [
+        *("Model", "Multifocal", "Tiny tumour core", "Long interval", "loti"),
+        *("0.0 ×", "[0/2, 9/18]", "6.0 ×", "[2/2, 3/18]", "only there", "[1/2, 0/18]"),
+        "How many times as frequent among the worst tenth as among the other patients [worst, others]; bold where "
+        "Fisher’s exact test gives p < 0.05, not adjusted for the number of tests. The standard plan tells what is "
+        "distant: that it covers little there is no finding.",
+    ]
+    rules = Page(f'<div class="mainpage">{worst.rules(results)}</div>').texts
+    at = rules.index("tiny tumour core")
+    assert rules[at : at + 3] == ["tiny tumour core", "tumour core: below 5 ml", "1 of 2"]
+    assert rules[-1] == "not known"
 
 
 def test_trained_networks_tell_whom_they_saw(run: Path, page: Page) -> None:
@@ -466,7 +591,10 @@ def test_browser_draws_the_curve_and_runs_nothing_foreign(report: str, tmp_path:
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not browser:
         pytest.skip("no chromium or chrome on PATH to open the report with")
-    (tmp_path / "report.html").write_text(report, encoding="utf-8")
+    opened = "document.querySelectorAll('details').forEach(part => part.open = true)"
+    script = f'<script>window.addEventListener("load", () => {{ {opened} }});</script>'
+    page, _, end = report.rpartition("</body>")
+    (tmp_path / "report.html").write_text(f"{page}{script}</body>{end}", encoding="utf-8")
     quiet = "--no-first-run --disable-background-networking --disable-component-update --disable-sync"
     options = ["--headless", "--no-sandbox", "--disable-gpu", *quiet.split(), "--virtual-time-budget=5000"]
     address = (tmp_path / "report.html").as_uri()
@@ -474,6 +602,10 @@ def test_browser_draws_the_curve_and_runs_nothing_foreign(report: str, tmp_path:
     dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     assert len(re.findall(r'class="legendtext"', dom)) == len(GAIN)
     assert "<title>taken" not in dom
+    # Six pictures of the gallery, and those that the worst patients of each model borrow.
+    shown = [src for src in Page(dom).values("img", "src") if src.startswith("data:image/webp")]
+    assert len(shown) == 6 + 14
+    assert len(set(shown)) == 6
     assert "x" not in Page(dom).values("img", "src")
 
 
@@ -493,19 +625,14 @@ def test_results_of_the_trial_segmenter_are_told_below_the_title(run: Path) -> N
 
 
 def test_robustness_shows_what_the_tables_tell(tmp_path: Path) -> None:
-    import multiqc  # noqa: F401  # first, as it loads the module itself
-
-    from predictgbm.report.multiqc_module import robustness
-    from predictgbm.statistics.benchmark import make_tables
-
     folder = write_run(tmp_path / "run", n=30, pictures=False)
-    assert robustness(Results(folder)) is None
+    assert robustness.section(Results(folder)) is None
     assert "one-sided" not in methods_text(Results(folder))
     records = [row | {"n_lesions": 1} for row in read_table(folder / "tables" / "metrics.csv")]
     tables, _ = make_tables(records, {}, (), draws=200)
     for name in ("comparisons", "equivalence", "mixed_model", "leave_one_dataset_out", "power"):
         tables[name].to_csv(folder / "tables" / f"{name}.csv", index=False)
-    found = robustness(Results(folder))
+    found = robustness.section(Results(folder))
     assert found is not None
     texts = Page(f'<div class="mainpage">{found[1]}</div>').texts
     assert "Within ±5 points, p" in texts
@@ -715,7 +842,7 @@ def test_gallery_keeps_the_budget(tmp_path: Path) -> None:
 def test_colours_stay_with_the_model(tmp_path: Path) -> None:
     everyone = Results(write_run(tmp_path / "all", n=3, pictures=False)).styles
     folder = write_run(tmp_path / "few", n=3, pictures=False)
-    for name in ("metrics", "summary", "curves"):
+    for name in ("metrics", "summary", "curve_summary"):
         path = folder / "tables" / f"{name}.csv"
         kept = [
             line

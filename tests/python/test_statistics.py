@@ -359,6 +359,38 @@ class TestBootstrap:
         shuffled = generator.permutation(values.size)
         self.assert_close(bca_interval(values[shuffled], strata[shuffled], "mean", 10_000, 7), theirs)
 
+    def test_ratio_of_sums_equals_scipy_exactly_on_the_same_resamples(self):
+        generator = np.random.default_rng(2)
+        sizes = generator.integers(1, 5, 21)
+        totals = np.stack([sizes * generator.random(21), generator.beta(3, 1, 21)], axis=1)
+        strata = np.repeat(["b", "a"], [9, 12])
+        ours = bootstrap.ratio_intervals(totals, sizes, strata, 1000, 4)
+        parts = [np.flatnonzero(strata == name) for name in "ab"]
+        drawn = bootstrap._resamples((12, 9), 1000, 4)
+        order = np.concatenate(parts)
+        for column in range(2):
+
+            def ratio(*samples, axis=-1, column=column):
+                rows = np.concatenate(samples, axis=axis)
+                return totals[rows, column].sum(axis=axis) / sizes[rows].sum(axis=axis)
+
+            given = stats.bootstrap(parts, ratio, n_resamples=2, method="percentile", vectorized=True)
+            given.bootstrap_distribution = ratio(order[drawn])
+            theirs = stats.bootstrap(
+                parts, ratio, n_resamples=0, bootstrap_result=given, method="BCa", vectorized=True
+            ).confidence_interval
+            assert ours[column].tolist() == pytest.approx(tuple(theirs), rel=1e-9)
+
+    def test_ratio_with_sizes_of_one_is_the_mean_of_each_column(self):
+        generator = np.random.default_rng(7)
+        values = np.stack([generator.random(19), generator.integers(0, 2, 19), np.full(19, 0.3)], axis=1)
+        strata = np.arange(19) % 3
+        ours = bootstrap.ratio_intervals(values, np.ones(19), strata, 400, 3)
+        for column in range(3):
+            expected = bca_interval(values[:, column], strata, "mean", 400, 3)
+            assert ours[column].tolist() == pytest.approx(expected, abs=1e-9)
+        assert np.isnan(bootstrap.ratio_intervals([[0.5]], [1.0])).all()
+
     def test_covers_the_mean_of_skewed_coverage(self):
         generator = np.random.default_rng(9)
         covered = []

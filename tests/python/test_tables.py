@@ -32,11 +32,18 @@ COLUMNS = {
     "metrics": "patient session cohort followup_session days model coverage_enhancing coverage_core coverage_all dice "
     "hd95_mm plan_ml recurrence_enhancing_ml recurrence_core_ml tumor_core_ml tumor_whole_ml com_distance_cm n_lesions "
     "curve_area volume_at_soc_coverage_ml reason",
-    "lesions": "patient model lesion volume_ml coverage",
+    "lesions": "patient model lesion volume_ml coverage core_distance_mm coverage_standard pattern",
+    "recurrence_patterns": "patient n_lesions n_measurable multifocal pattern central_ml in_field_ml marginal_ml "
+    "distant_ml farthest_mm outside_brain_ml",
+    "coverage_by_pattern": "model unit group n n_patients mean ci_low ci_high gain gain_low gain_high",
+    "causes": "patient cause value present",
+    "cause_frequencies": "model cause n_worst worst_with n_others others_with ratio p",
     "curves": "patient model fraction coverage_enhancing",
     "settings": "patient model axis setting plan_ml coverage_enhancing",
     "sensitivity": "axis setting model n mean mean_main shift shift_main p_pratt p_pratt_main rank rank_main",
     "agreement": "axis setting n n_models tau same_best verdicts_changed",
+    "curve_summary": "model fraction n mean ci_low ci_high",
+    "volume_saved": "model n n_less n_never saved saved_low saved_high",
     "guarantee": "model n n_reached coverage level fraction kept",
     "dose": "patient model plan_d95_gy integral_gy_l recurrence_d98_gy recurrence_d95_gy recurrence_d50_gy "
     "recurrence_mean_gy recurrence_geud_gy recurrence_v95 brain_mean_gy brain_v95_ml brain_v50_ml wm_mean_gy "
@@ -550,7 +557,7 @@ def run_command(*arguments: object) -> subprocess.CompletedProcess[str]:
 def written(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("bench mark ü")
     (folder / "in" / "more").mkdir(parents=True)
-    for i, entry in enumerate(benchmark(8)):
+    for i, entry in enumerate(benchmark(10)):
         place = folder / "in" / ("more" if i % 2 else "")
         dose = {
             "measures": {"recurrence_mean_gy": 50.0 + i},

@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from predictgbm.report.results import Results
+from predictgbm.report.results import Results, Row, subject
 
 MISSING = "–"
+#: Where the viewer pages are, seen from the report.
+VIEWER = "../viewer"
 
 
 class Html(str):
@@ -154,3 +156,20 @@ def downloadable(svg: str, name: str) -> str:
         "SVG</a>"
         "</figcaption></figure>"
     )
+
+
+def points(value: float | None, sign: bool = False) -> str:
+    """Format a difference of coverage in percentage points."""
+    return number(value, 1, 100, sign)
+
+
+def estimate(row: Row, name: str) -> str:
+    """Return an effect with its interval, from columns ``name``, ``name_low`` and ``name_high``."""
+    limits = interval(row.get(f"{name}_low"), row.get(f"{name}_high"), sign=True)
+    return with_interval(points(row.get(name), sign=True), limits)
+
+
+def viewer_link(patient: str, label: str | None = None) -> Html:
+    """Return a link to the viewer page of a patient."""
+    name = subject(patient)
+    return Html(f'<a href="{escape(f"{VIEWER}/{name}.html")}" target="_blank">{escape(label or patient)}</a>')

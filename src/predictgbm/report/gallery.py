@@ -63,3 +63,17 @@ def _is_picture(path: Path) -> bool:
     except (OSError, SyntaxError):
         return False
     return True
+
+
+def anchor(patient: str) -> str:
+    """Return the name by which a patient's picture is found in the page."""
+    return f"gbm-picture-{patient}"
+
+
+def card(label: str, uri: str | None, text: str = "", name: str = "") -> str:
+    """Return one picture of a gallery with its label; label, name and the HTML that follows are escaped already."""
+    image = '<p class="gbm-note">Left out to keep this page small; see the published files.</p>'
+    if uri:
+        image = f'<img src="{uri}" alt="{label}" loading="lazy" decoding="async">'
+    own = f' id="{name}"' if name else ""
+    return f'<figure class="gbm-card"{own}>{image}<figcaption><b>{label}</b>{text}</figcaption></figure>'

@@ -9,7 +9,7 @@ from statistics import median
 import jinja2
 
 from predictgbm.report.formatting import Html, interval, number, p_value, percent, readable
-from predictgbm.report.results import REFERENCE, Results
+from predictgbm.report.results import REFERENCE, Results, is_true
 
 DEFINITIONS = {
     "enhancing": "enhancing tumour",
@@ -79,6 +79,17 @@ LITERATURE = {
         "Niyazi M, Andratschke N, Bendszus M, et al. ESTRO-EANO guideline on target delineation and "
         "radiotherapy details for glioblastoma. Radiotherapy and Oncology 184:109663, 2023.",
         "10.1016/j.radonc.2023.109663",
+    ),
+    "lee": Reference(
+        "Lee SW, Fraass BA, Marsh LH, et al. Patterns of failure following high-dose 3-D conformal radiotherapy for "
+        "high-grade astrocytomas: a quantitative dosimetric study. International Journal of Radiation Oncology, "
+        "Biology, Physics 43:79–88, 1999.",
+        "10.1016/S0360-3016(98)00266-1",
+    ),
+    "gebhardt": Reference(
+        "Gebhardt BJ, Dobelbower MC, Ennis WH, Bag AK, Markert JM, Fiveash JB. Patterns of failure for glioblastoma "
+        "multiforme following limited-margin radiation and concurrent temozolomide. Radiation Oncology 9:130, 2014.",
+        "10.1186/1748-717X-9-130",
     ),
     "wilcoxon": Reference(
         "Wilcoxon F. Individual comparisons by ranking methods. Biometrics Bulletin 1:80–83, 1945.",
@@ -234,11 +245,7 @@ def methods_text(results: Results) -> Html:
     newest: dict[str, str] = {}
     for tools in results.versions.values():
         newest.update(tools)
-    family = sum(
-        1
-        for row in results.tables["comparisons"]
-        if str(row.get("in_family")).lower() in ("true", "1", "1.0")
-    )
+    family = sum(is_true(row.get("in_family")) for row in results.tables["comparisons"])
     reference = next((row for row in results.headline if row["model"] == REFERENCE), None)
     result = verdict(results)
     if reference:
@@ -270,6 +277,7 @@ def methods_text(results: Results) -> Html:
             bound=next((number(row["bound"], 1, 100) for row in results.tables["equivalence"]), ""),
             draws=f"{results.statistics['n_bootstrap']:,}" if results.statistics.get("n_bootstrap") else "",
             seed=results.statistics.get("seed"),
+            patterns=any(row.get("pattern") for row in results.tables["recurrence_patterns"]),
             ranked=bool(results.tables["rankings"]),
             compared=bool(results.tables["pairwise"]),
             dosed=bool(results.tables["dose"]),

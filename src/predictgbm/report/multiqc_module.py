@@ -15,10 +15,22 @@ from typing import Any
 
 from multiqc import config, report
 from multiqc.base_module import BaseMultiqcModule, ModuleNoSamplesFound
-from multiqc.plots import linegraph
 
 from predictgbm.quality import STAGES, TRIAL
-from predictgbm.report import dose, figures, gallery, methods, ranking, reliability, sensitivity
+from predictgbm.report import (
+    curve,
+    dose,
+    figures,
+    gallery,
+    methods,
+    networks,
+    ranking,
+    recurrence,
+    reliability,
+    robustness,
+    sensitivity,
+    worst,
+)
 from predictgbm.report.figures import Pair, Panel, Point
 from predictgbm.report.formatting import (
     MISSING,
@@ -35,9 +47,10 @@ from predictgbm.report.formatting import (
     percent,
     readable,
     table,
+    viewer_link,
     with_interval,
 )
-from predictgbm.report.results import REFERENCE, Results, Row, subject
+from predictgbm.report.results import REFERENCE, Results, Row, is_true, known, others, ranked, subject
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +66,6 @@ REASON_CODES = (
     "followup_too_early",
     "no_recurrence",
 )
-#: Where the viewer pages are, seen from the report.
-VIEWER = "../viewer"
 
 
 def register() -> None:
@@ -89,16 +100,18 @@ class MultiqcModule(BaseMultiqcModule):
         self.section("Coverage of the recurrence", "headline", headline(results))
         self.section("Patients", "cohort", cohort(results))
         self.section("Coverage patient by patient", "patients", paired(results))
-        self.curve()
+        self.section("Coverage at other plan volumes", "curve", curve.section(results), curve.plot(results))
         self.section("Plans with a guarantee", "guarantee", guarantee(results))
         self.section("Ranking", "ranking", ranking.section(results))
         self.section("Dose", "dose", dose.section(results))
         self.section("Calibration of probabilities", "calibration", reliability.section(results))
         self.section("Where recurrence was far away", "distance", distance(results))
-        self.section("Robustness", "robustness", robustness(results))
+        self.section("Where it came back", "recurrence", recurrence.section(results))
+        self.section("Worst patients of each model", "worst", worst.section(results))
+        self.section("Robustness", "robustness", robustness.section(results))
         self.section("Other choices in the evaluation", "sensitivity", sensitivity.section(results))
         self.section("Time and memory", "resources", resources(results))
-        self.networks()
+        self.section("Trained networks", "networks", networks.section(results), networks.plot(results))
         self.section("Failures and exclusions", "failures", failures(results))
         self.section("Quality of the raw exams' processing", "quality", quality(results))
         self.section("Pictures to check", "gallery", pictures(results))
@@ -120,67 +133,6 @@ class MultiqcModule(BaseMultiqcModule):
                 content=body,
                 autoformat=False,
             )
-
-    def curve(self) -> None:
-        """Add the coverage-volume curve, as MultiQC's own line plot."""
-        results = self.results
-        lines = mean_curves(results)
-        if not lines:
-            return
-        style = {name: results.styles[name] for name in lines}
-        # Plotly reads tags, and no entity for quotes.
-        titles = {name: escape(style[name].title, quote=False) for name in lines}
-        plot = linegraph.plot(
-            {titles[name]: line for name, line in lines.items()},
-            pconfig={
-                "id": f"{NAME}_curve",
-                "title": "Benchmark: mean coverage at other plan volumes",
-                "xlab": "Volume of the plan, % of the standard plan",
-                "ylab": "Mean coverage of the recurrence, %",
-                "ymin": 0,
-                "ymax": 100,
-                "xmin": 0,
-                "height": 480,
-                "x_lines": [{"value": 100, "color": "#999999", "dash": "dash", "width": 1}],
-                "colors": {titles[name]: style[name].color for name in lines},
-                "dash_styles": {titles[name]: style[name].dash for name in lines},
-                "tt_label": "%{x:.0f} % of the volume: %{y:.1f} %",
-                "style": "lines",
-                "showlegend": True,
-                "smooth_points": None,
-                "series_label": "models",
-            },
-        )
-        how = (
-            "Each line shows what share of the recurrence a model would cover if all plans were made smaller "
-            "or larger; higher is better, and the upright line at 100 % is the volume of the standard plan."
-        )
-        self.section("Coverage at other plan volumes", "curve", (how, volume_table(results)), plot)
-
-    def networks(self) -> None:
-        """Add how the networks of trained models came about, with their losses as MultiQC's own line plot."""
-        cards = self.results.cards
-        curves = {name: validation_losses(card) for name, card in cards.items()}
-        curves = {name: lines for name, lines in curves.items() if lines}
-        plot = None
-        if curves:
-            titles = [escape(self.results.styles[name].title, quote=False) for name in curves]
-            plot = linegraph.plot(
-                list(curves.values()),
-                pconfig={
-                    "id": f"{NAME}_training",
-                    "title": "Training: loss on the patients who decide when it ends",
-                    "xlab": "Epoch",
-                    "ylab": "Validation loss",
-                    "height": 420,
-                    "tt_label": "epoch %{x:.0f}: %{y:.3f}",
-                    "style": "lines",
-                    "smooth_points": None,
-                    "series_label": "networks",
-                    "data_labels": [{"name": title, "ylab": "Validation loss"} for title in titles],
-                },
-            )
-        self.section("Trained networks", "networks", networks(self.results), plot)
 
 
 def introduction(results: Results) -> Html:
@@ -206,7 +158,7 @@ def introduction(results: Results) -> Html:
             "come from the built-in segmenter, which is made for trials; no figure that rests on them may be used "
             "as evidence.</span>"
         )
-    if not results.simulated and (learned := trained_on_simulated(results)):
+    if not results.simulated and (learned := networks.trained_on_simulated(results)):
         parts.append(
             f'<span class="gbm-simulated"><b>TRAINED ON SIMULATED DATA.</b> {escape(", ".join(learned))} learned from '
             "patients who do not exist; what they say of real ones is a trial.</span>"
@@ -225,12 +177,6 @@ def introduction(results: Results) -> Html:
             "score."
         )
     return Html(" ".join(parts))
-
-
-def viewer_link(patient: str, label: str | None = None) -> Html:
-    """Return a link to the viewer page of a patient."""
-    name = subject(patient)
-    return Html(f'<a href="{escape(f"{VIEWER}/{name}.html")}" target="_blank">{escape(label or patient)}</a>')
 
 
 def headline(results: Results) -> tuple[str, str] | None:
@@ -397,11 +343,6 @@ def by_dataset(results: Results) -> str:
     return details("By dataset: mean ± standard error of the coverage, %", table(["Model", *datasets], body))
 
 
-def known(rows: list[Row], column: str) -> list[float]:
-    """Return the values of a column that are there."""
-    return [row[column] for row in rows if row.get(column) is not None]
-
-
 def exclusions(results: Results) -> list[tuple[str, int]]:
     """Return reason codes and how many patients each took out, in the order in which the rules are applied."""
     codes = [
@@ -498,17 +439,6 @@ def cohort(results: Results) -> tuple[str, str] | None:
     return how, f"{downloadable(flow(results), 'patient_flow')}<h4>By cohort</h4>{overview}{everyone}"
 
 
-def ranked(results: Results) -> list[str]:
-    """Return all models, best mean first."""
-    best = [row["model"] for row in results.headline]
-    return [*best, *(name for name in results.models if name not in best)]
-
-
-def others(results: Results) -> list[str]:
-    """Return the models beside the reference, best mean first."""
-    return [name for name in ranked(results) if name != REFERENCE]
-
-
 def paired(results: Results) -> tuple[str, str] | None:
     """Section with the coverage of each patient by each model beside that by the standard plan."""
     panels = []
@@ -528,51 +458,6 @@ def paired(results: Results) -> tuple[str, str] | None:
         "as a bar. Hover a line to name the patient and follow it through all panels."
     )
     return how, downloadable(figures.paired_coverage(panels, "Standard"), "coverage_by_patient")
-
-
-def mean_curves(results: Results) -> dict[str, dict[float, float]]:
-    """Return mean coverage in percent by plan volume in percent of the standard plan, by model."""
-    sums: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in results.tables["curves"]:
-        if row.get("coverage_enhancing") is not None and row.get("fraction") is not None:
-            sums[row["model"]][round(100 * row["fraction"], 3)].append(row["coverage_enhancing"])
-    return {
-        name: {volume: 100 * sum(values) / len(values) for volume, values in sorted(sums[name].items())}
-        for name in results.models
-        if name in sums
-    }
-
-
-def volume_table(results: Results) -> str:
-    """Return how much of the standard plan's volume each model needs for the standard plan's coverage."""
-    rows = []
-    for name in ranked(results):
-        shares = [
-            100 * row["volume_at_soc_coverage_ml"] / row["plan_ml"]
-            for row in results.tables["metrics"]
-            if row["model"] == name
-            and row.get("volume_at_soc_coverage_ml") is not None
-            and row.get("plan_ml")
-        ]
-        if shares:
-            less = sum(share < 100 for share in shares)
-            rows.append(
-                [
-                    model_cell(results, name),
-                    len(shares),
-                    number(median(shares), 0),
-                    f"{less} of {len(shares)}",
-                ]
-            )
-    if not rows:
-        return ""
-    head = [
-        "Model",
-        "Patients",
-        "Volume needed for the standard plan's coverage, % (median)",
-        "Patients who need less",
-    ]
-    return table(head, rows)
 
 
 def guarantee(results: Results) -> tuple[str, str] | None:
@@ -646,144 +531,6 @@ def distance(results: Results) -> tuple[str, str] | None:
     return how, downloadable(scatter, "distance_against_improvement") + text
 
 
-def robustness(results: Results) -> tuple[str, str] | None:
-    """Section with equivalence, the effect over data sets, joint sign flips and the detectable gain."""
-    equivalence = [row for row in results.tables["equivalence"] if row.get("p_equivalence") is not None]
-    overall = {row["model"]: row for row in equivalence if row["dataset"] == results.dataset}
-    if not overall:
-        return None
-    bound = number(next(iter(overall.values()))["bound"], 1, 100).removesuffix(".0")
-    mixed = {row["model"]: row for row in results.tables["mixed_model"]}
-    power = {row["model"]: row for row in results.tables["power"]}
-    compared = {row["model"]: row for row in results.headline}
-    left = [row for row in results.tables["leave_one_dataset_out"] if row.get("p_pratt") is not None]
-    names = [name for name in others(results) if name in overall]
-    body = []
-    for name in names:
-        same, effect, found = overall[name], mixed.get(name, {}), power.get(name, {})
-        kept = [is_true(row["significance_kept"]) for row in left if row["model"] == name]
-        body.append(
-            [
-                model_cell(results, name),
-                int(same["n"]),
-                p_value(same["p_noninferiority"]),
-                p_value(same["p_equivalence"]),
-                p_value(compared.get(name, {}).get("p_max_t")),
-                f"{sum(kept)} of {len(kept)}" if kept else MISSING,
-                estimate(effect, "estimate"),
-                p_value(effect.get("p")),
-                "none" if found and found.get("minimum_gain") is None else points(found.get("minimum_gain")),
-            ]
-        )
-    head = [
-        "Model",
-        "Patients",
-        f"Not worse by {bound} points, p",
-        f"Within ±{bound} points, p",
-        "Better or worse, p by joint sign flips",
-        "Verdict kept without each data set",
-        "Mean gain, data set as random effect, points [95 % CI]",
-        "Its p",
-        "Smallest detectable mean gain, points",
-    ]
-    how = (
-        "A difference is robust if joint sign flips find it too and its verdict is kept without each data set; where "
-        "none was found, a small p for “within” says that the model does as well as the standard plan, and a large "
-        "one that there are too few patients to tell."
-    )
-    return how, table(head, body) + more_robustness(results, equivalence, left, names)
-
-
-def more_robustness(results: Results, equivalence: list[Row], left: list[Row], names: list[str]) -> str:
-    """Return the tables behind the section on robustness, folded."""
-    folded = ""
-    by_model = {name: model_cell(results, name) for name in names}
-    rows = [
-        [
-            by_model[row["model"]],
-            row["left_out"],
-            int(row["n"]),
-            estimate(row, "shift"),
-            p_value(row["p_pratt"]),
-            "yes" if is_true(row["sign_kept"]) else "no",
-            "yes" if is_true(row["significance_kept"]) else "no",
-        ]
-        for row in left
-        if row["model"] in by_model
-    ]
-    if rows:
-        head = ["Model", "Left out", "n", "Shift, points [95 % CI]", "p (Pratt)", "Sign kept", "Verdict kept"]
-        folded += details("Without each data set in turn", table(head, rows, (0, 1), sortable=True))
-    rows = [
-        [
-            by_model[row["model"]],
-            row["dataset"],
-            int(row["n"]),
-            estimate(row, "shift"),
-            *(p_value(row.get(f"p_{test}")) for test in ("noninferiority", "nonsuperiority", "equivalence")),
-            points(row["mean"], sign=True),
-            p_value(row.get("p_t_noninferiority")),
-            p_value(row.get("p_t_equivalence")),
-        ]
-        for row in equivalence
-        if row["model"] in by_model
-    ]
-    head = ["Model", "Dataset", "n", "Shift, points [90 % CI]", "Not worse, p", "Not better, p", "Within, p"]
-    head += ["Mean, points", "Not worse, p (t)", "Within, p (t)"]
-    folded += details("Equivalence, by ranks and by t-test", table(head, rows, (0, 1), sortable=True))
-    rows = [
-        [
-            by_model[row["model"]],
-            row["fit"],
-            int(row["n_datasets"]),
-            points(row.get("sd_between")),
-            points(row.get("sd_within")),
-        ]
-        for row in results.tables["mixed_model"]
-        if row["model"] in by_model
-    ]
-    head = ["Model", "Fitted", "Data sets", "SD between data sets, points", "SD between patients, points"]
-    folded += details("What was fitted for the mean gain", table(head, rows, (0, 1)))
-    rows = [
-        [
-            by_model[row["model"]],
-            int(row["n"]),
-            int(row["n_zero"]),
-            *(
-                f"{points(row[gain])} ± {number(row[f'{gain}_error'], 2, 100)}"
-                if row.get(gain) is not None
-                else "none"
-                for gain in ("minimum_gain", "family_gain")
-            ),
-            points(row["largest_gain"]),
-        ]
-        for row in results.tables["power"]
-        if row["model"] in by_model
-    ]
-    head = [
-        "Model",
-        "n",
-        "Equal",
-        "One test, points",
-        "All tests of the family, points",
-        "If all changes were gains",
-    ]
-    return folded + details(
-        "Mean gain that is detected with 80 % power (± simulation error)", table(head, rows)
-    )
-
-
-def points(value: float | None, sign: bool = False) -> str:
-    """Format a difference of coverage in percentage points."""
-    return number(value, 1, 100, sign)
-
-
-def estimate(row: Row, name: str) -> str:
-    """Return an effect with its interval, from columns ``name``, ``name_low`` and ``name_high``."""
-    limits = interval(row.get(f"{name}_low"), row.get(f"{name}_high"), sign=True)
-    return with_interval(points(row.get(name), sign=True), limits)
-
-
 def resources(results: Results) -> tuple[str, str] | None:
     """Section with run time and memory from the trace."""
     if not results.tasks:
@@ -837,85 +584,6 @@ def resource_table(label: str, groups: list[tuple[Html, list[Any]]]) -> str:
     )
 
 
-def trained_on_simulated(results: Results) -> list[str]:
-    """Return the titles of models whose networks learned from simulated patients."""
-    return [results.styles[name].title for name, card in results.cards.items() if card.get("simulated")]
-
-
-def validation_losses(card: dict[str, Any]) -> dict[str, dict[int, float]]:
-    """Return the validation loss by epoch of each network that was trained in several."""
-    losses = {
-        name: {epoch: pair[1] for epoch, pair in enumerate(network["history"], 1) if pair[1] is not None}
-        for name, network in card["networks"].items()
-    }
-    return {name: line for name, line in losses.items() if len(line) > 1}
-
-
-def networks(results: Results) -> tuple[str, str] | None:
-    """Section with whom the networks of trained models saw, and how their training went."""
-    if not results.cards:
-        return None
-    summary, rows = [], []
-    for name, card in results.cards.items():
-        own = card["networks"]
-        patients = {
-            p for network in own.values() for part in ("training", "validation") for p in network[part]
-        }
-        scored = {row["patient"] for row in results.tables["metrics"] if row["model"] == name}
-        summary.append(
-            [
-                model_cell(results, name),
-                len(own),
-                f"{len(patients)}{' (simulated)' if card.get('simulated') else ''}",
-                len(scored & set(card["cohorts"])),
-                len(scored - set(card["cohorts"])),
-                ", ".join(f"{key} {value}" for key, value in (card.get("settings") or {}).items()) or MISSING,
-                card.get("code"),
-            ]
-        )
-        for network, about in own.items():
-            best = about["history"][(about.get("best_epoch") or 1) - 1] if about["history"] else [None, None]
-            rows.append(
-                [
-                    model_cell(results, name),
-                    network,
-                    len(about["training"]),
-                    len(about["validation"]),
-                    len(about["history"]),
-                    about.get("best_epoch"),
-                    *(number(loss, 3) for loss in best),
-                    about.get("device"),
-                ]
-            )
-    how = (
-        "These models learned from patients whose recurrence is known; every patient scored here was told by "
-        "networks that never saw him or her, neither in training nor in choosing when it ended."
-    )
-    head = [
-        "Model",
-        "Networks",
-        "Patients learned from",
-        "Scored, of its cohort",
-        "Scored, new",
-        "Settings",
-        "Version",
-    ]
-    detail = [
-        "Model",
-        "Network",
-        "Training",
-        "Validation",
-        "Epochs",
-        "Best epoch",
-        "Loss",
-        "Validation loss",
-        "Device",
-    ]
-    return how, table(head, summary, (0, 5)) + details(
-        "Every network", table(detail, rows, (0, 1, 8), sortable=True)
-    )
-
-
 def failures(results: Results) -> tuple[str, str] | None:
     """Section with what failed, and who was left out."""
     failed = results.tables["failures"]
@@ -949,14 +617,6 @@ def failures(results: Results) -> tuple[str, str] | None:
     return how, "".join(parts)
 
 
-def card(label: str, uri: str | None, text: str = "") -> str:
-    """Return one picture of a gallery with its label; the label and the HTML that follows it are escaped already."""
-    image = '<p class="gbm-note">Left out to keep this page small; see the published files.</p>'
-    if uri:
-        image = f'<img src="{uri}" alt="{label}" loading="lazy" decoding="async">'
-    return f'<figure class="gbm-card">{image}<figcaption><b>{label}</b>{text}</figcaption></figure>'
-
-
 def pictures(results: Results) -> tuple[str, str] | None:
     """Section with the QC pictures and the links to the viewer pages."""
     kept = [row["patient"] for row in results.tables["cohort"] if row["status"] != "excluded"]
@@ -969,7 +629,8 @@ def pictures(results: Results) -> tuple[str, str] | None:
     for shot, uri in zip(shots, gallery.embed([shot.path for shot in shots]), strict=True):
         label = escape(shot.path.name.removesuffix("_desc-qc.png"))
         own = "" if shared else f"<br>{escape(shot.caption)}"
-        cards.append(card(label, uri, f" {viewer_link(shot.patient, 'open in the viewer')}{own}"))
+        link = f" {viewer_link(shot.patient, 'open in the viewer')}{own}"
+        cards.append(gallery.card(label, uri, link, escape(gallery.anchor(shot.patient))))
     content = f'<p class="gbm-caption">{escape(shared)}</p>' if shared else ""
     content += f'<div class="gbm-gallery">{"".join(cards)}</div>' if cards else ""
     shown = {shot.patient for shot in shots}
@@ -1043,7 +704,7 @@ def quality(results: Results) -> tuple[str, str] | None:
         budget = gallery.BUDGET_BYTES // (2 * len(results.step_pictures))
         for shot, uri in zip(shots, gallery.embed([shot.path for shot in shots], budget), strict=True):
             label = escape(shot.path.name.removesuffix(f"_desc-{step}_qc.png"))
-            cards.append(card(label, uri))
+            cards.append(gallery.card(label, uri))
         shown = (
             f'<p class="gbm-caption">{escape(look_for)}</p><div class="gbm-gallery">{"".join(cards)}</div>'
         )
@@ -1053,11 +714,6 @@ def quality(results: Results) -> tuple[str, str] | None:
         "exclude a patient, it says where to look first."
     )
     return how, "".join(parts)
-
-
-def is_true(value: Any) -> bool:
-    """Whether a truth value of a table is true, however it was written."""
-    return str(value).lower() in ("true", "1", "1.0")
 
 
 def value(row: Row) -> str:

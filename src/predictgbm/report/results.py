@@ -25,7 +25,12 @@ REFERENCE = "soc"
 TABLES = (
     "metrics",
     "lesions",
-    "curves",
+    "curve_summary",
+    "volume_saved",
+    "recurrence_patterns",
+    "coverage_by_pattern",
+    "causes",
+    "cause_frequencies",
     "guarantee",
     "sensitivity",
     "agreement",
@@ -63,6 +68,10 @@ TEXT_COLUMNS = frozenset(
         "left_out",
         "fit",
         "measure",
+        "pattern",
+        "group",
+        "cause",
+        "unit",
         "expected",
         "meaning",
         "note",
@@ -265,7 +274,7 @@ class Results:
         return styles
 
     def _names(self) -> Iterable[str]:
-        for table in ("metrics", "summary", "curves", "failures"):
+        for table in ("metrics", "summary", "curve_summary", "failures"):
             yield from (row["model"] for row in self.tables[table] if row.get("model"))
         yield from (task.model for task in self.tasks if task.model)
 
@@ -331,3 +340,24 @@ class Results:
             for row in rows
             if row["model"] == model and row["patient"] in reference
         ]
+
+
+def ranked(results: Results) -> list[str]:
+    """Return all models, best mean first."""
+    best = [row["model"] for row in results.headline]
+    return [*best, *(name for name in results.models if name not in best)]
+
+
+def others(results: Results) -> list[str]:
+    """Return the models beside the reference, best mean first."""
+    return [name for name in ranked(results) if name != REFERENCE]
+
+
+def known(rows: list[Row], column: str) -> list[float]:
+    """Return the values of a column that are there."""
+    return [row[column] for row in rows if row.get(column) is not None]
+
+
+def is_true(value: Any) -> bool:
+    """Whether a truth value of a table is true, however it was written."""
+    return str(value).lower() in ("true", "1", "1.0")

@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike
 
 from predictgbm.labels import RECURRENCE
 from predictgbm.quality import quality_rows
-from predictgbm.statistics.bootstrap import bca_interval
+from predictgbm.statistics.bootstrap import bca_interval, cohort_strata
+from predictgbm.statistics.causes import cause_rows, frequency_rows
 from predictgbm.statistics.conformal import guarantee_rows
+from predictgbm.statistics.curves import curve_rows, volume_rows
 from predictgbm.statistics.dose import dose_tables
 from predictgbm.statistics.paired import (
     MINIMUM_PATIENTS,
@@ -26,6 +28,7 @@ from predictgbm.statistics.paired import (
     spearman,
 )
 from predictgbm.statistics.panels import Bootstrap, Ranking, find_panels, rank_panel
+from predictgbm.statistics.patterns import coverage_rows, pattern_rows
 from predictgbm.statistics.reliability import calibration_tables
 from predictgbm.statistics.robustness import step_down_max_t
 from predictgbm.statistics.robustness_tables import robustness_rows
@@ -234,7 +237,7 @@ def analyse(
 
 
 def _cohorts(metrics: pd.DataFrame) -> pd.Series:
-    """Return the data set of each patient."""
+    """Return the cohort of each patient, in words of which none is that for all patients together."""
     cohort = metrics.drop_duplicates("patient").set_index("patient")["cohort"].astype(object)
     return cohort.where(cohort.notna(), "not given").replace(POOLED, f"{POOLED} (cohort)").astype(str)
 
@@ -254,12 +257,6 @@ def _datasets(coverage: pd.DataFrame, cohort: pd.Series) -> Iterator[tuple[str, 
         yield name, coverage[member == name]
 
 
-def _strata(cohort: pd.Series) -> np.ndarray:
-    """Return the stratum of each patient: the cohort, or one for all cohorts too small to resample within."""
-    size = cohort.map(cohort.value_counts())
-    return cohort.where(size >= MINIMUM_PATIENTS, "").to_numpy(str)
-
-
 def _summarise(coverage: pd.Series, cohort: pd.Series, draws: int, seed: int) -> dict[str, Any]:
     """Describe the coverage of one model; NaN stands for a patient without its output."""
     values = coverage.dropna().to_numpy()
@@ -272,7 +269,7 @@ def _summarise(coverage: pd.Series, cohort: pd.Series, draws: int, seed: int) ->
         sd = values.std(ddof=1)
         row |= {"sd": sd, "sem": sd / np.sqrt(n)}
     if n >= MINIMUM_PATIENTS:
-        strata = _strata(cohort[coverage.notna()])
+        strata = cohort_strata(cohort[coverage.notna()])
         row["ci_low"], row["ci_high"] = bca_interval(values, strata, "mean", draws, seed)
         row["median_ci_low"], row["median_ci_high"] = bca_interval(values, strata, "median", draws, seed)
     return row
@@ -336,7 +333,7 @@ def _rank(coverage: pd.DataFrame, cohort: pd.Series, draws: int, seed: int) -> R
     ranking = Ranking(notes=notes)
     for panel in panels:
         part = coverage.loc[panel.patients, panel.models]
-        bootstrap = Bootstrap(_strata(cohort.loc[part.index]), draws, seed)
+        bootstrap = Bootstrap(cohort_strata(cohort.loc[part.index]), draws, seed)
         rank_panel(ranking, panel.name, part, bootstrap, MINIMUM_PATIENTS)
     return ranking
 
@@ -360,10 +357,11 @@ def make_tables(
     ----------
     records
         One per patient and model: the columns of table ``metrics``, ``lesions`` (a list of ``{lesion,
-        volume_ml, coverage}``), ``settings`` (a list of ``{axis, setting, plan_ml, coverage_enhancing}``) and
-        ``curve`` (``{fraction: [...], coverage_enhancing: [...]}``). A missing ``volume_at_soc_coverage_ml`` is
-        read off the curve. Where there are: ``dose`` (of :func:`predictgbm.dose.evaluate_dose`) and
-        ``calibration`` (of :func:`predictgbm.reliability.bin_sums`).
+        volume_ml, coverage, core_distance_mm, coverage_standard, pattern}``, the last three where they are
+        known), ``settings`` (a list of ``{axis, setting, plan_ml, coverage_enhancing}``) and ``curve``
+        (``{fraction: [...], coverage_enhancing: [...]}``). A missing ``volume_at_soc_coverage_ml`` is read off
+        the curve. Where there are: ``dose`` (of :func:`predictgbm.dose.evaluate_dose`) and ``calibration`` (of
+        :func:`predictgbm.reliability.bin_sums`).
     cohort
         ``patients``: rows of table ``cohort``; ``flow``: the list of ``{step, patients}`` from screening to
         analysis. What a row leaves empty is taken from the patient's metrics, and the status is ``evaluated``
@@ -441,10 +439,11 @@ def make_tables(
     tables |= {name: build(name, rows) for name, rows in analysis.robustness.items()}
     changed = settings_rows(tables["metrics"], tables["settings"], reference)
     tables |= {name: build(name, rows) for name, rows in changed.items()}
+    tables |= _evidence(tables, records, reference, draws, seed)
     tables["guarantee"] = build("guarantee", guarantee_rows(tables["curves"]))
     members = _cohorts(tables["metrics"])
-    tables |= dose_tables(records, members, _strata, reference, draws, seed)
-    tables |= calibration_tables(records, members, _strata, seed)
+    tables |= dose_tables(records, members, reference, draws, seed)
+    tables |= calibration_tables(records, members, seed)
     tables["data_dictionary"] = data_dictionary()
     facts = {
         "seed": seed,
@@ -464,6 +463,31 @@ def make_tables(
         },
     }
     return tables, facts
+
+
+def _evidence(
+    tables: Mapping[str, pd.DataFrame],
+    records: Sequence[Mapping[str, Any]],
+    reference: str,
+    draws: int,
+    seed: int,
+) -> dict[str, pd.DataFrame]:
+    """Make the tables on plans of other volumes, patterns of recurrence and likely causes of low coverage."""
+    metrics, lesions = tables["metrics"], tables["lesions"]
+    cohort = _cohorts(metrics)
+    patterns = build("recurrence_patterns", pattern_rows(lesions, records))
+    causes = build("causes", cause_rows(metrics, patterns, tables["quality"]))
+    by_pattern = coverage_rows(
+        lesions, patterns, metrics, cohort, reference=reference, draws=draws, seed=seed
+    )
+    return {
+        "curve_summary": build("curve_summary", curve_rows(tables["curves"], cohort, draws, seed)),
+        "volume_saved": build("volume_saved", volume_rows(metrics, cohort, draws, seed)),
+        "recurrence_patterns": patterns,
+        "coverage_by_pattern": build("coverage_by_pattern", by_pattern),
+        "causes": causes,
+        "cause_frequencies": build("cause_frequencies", frequency_rows(metrics, causes)),
+    }
 
 
 def _cohort_rows(patients: Mapping[Any, Mapping[str, Any]], metrics: pd.DataFrame) -> list[dict[str, Any]]:

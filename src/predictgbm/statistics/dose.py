@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from predictgbm.dose import DVH_GY
-from predictgbm.statistics.bootstrap import bca_interval, resample_counts
+from predictgbm.statistics.bootstrap import bca_interval, cohort_strata, resample_counts
 from predictgbm.statistics.paired import MINIMUM_PATIENTS, count_zeros_and_ties, hodges_lehmann, signed_rank_p
 from predictgbm.tables import build
 
 Record = Mapping[str, Any]
-#: Cohort of each patient -> stratum of each.
-Stratify = Callable[[pd.Series], NDArray[np.str_]]
 
 #: Bootstrap samples of a mean histogram, whose interval is one of percentiles at each dose.
 HISTOGRAM_DRAWS = 1000
 
 
 def dose_tables(
-    records: Sequence[Record], cohort: pd.Series, stratify: Stratify, reference: str, draws: int, seed: int
+    records: Sequence[Record], cohort: pd.Series, reference: str, draws: int, seed: int
 ) -> dict[str, pd.DataFrame]:
     """Make the tables ``dose``, ``dose_summary`` and ``dvh``.
 
@@ -33,9 +31,7 @@ def dose_tables(
     records
         Those of the metrics; ``dose`` is what :func:`predictgbm.dose.evaluate_dose` returned, where there is one.
     cohort
-        Data set by patient.
-    stratify
-        Makes of it what is resampled within.
+        Data set by patient, within which patients are resampled.
     reference, draws, seed
         As for :func:`predictgbm.statistics.benchmark.analyse`.
     """
@@ -49,13 +45,13 @@ def dose_tables(
     )
     return {
         "dose": doses,
-        "dose_summary": build("dose_summary", _summarise(doses, cohort, stratify, reference, draws, seed)),
-        "dvh": build("dvh", _histograms(records, cohort, stratify, seed)),
+        "dose_summary": build("dose_summary", _summarise(doses, cohort, reference, draws, seed)),
+        "dvh": build("dvh", _histograms(records, cohort, seed)),
     }
 
 
 def _summarise(
-    doses: pd.DataFrame, cohort: pd.Series, stratify: Stratify, reference: str, draws: int, seed: int
+    doses: pd.DataFrame, cohort: pd.Series, reference: str, draws: int, seed: int
 ) -> list[dict[str, Any]]:
     """Return mean of each measure by model, and its shift against the reference."""
     rows = []
@@ -67,7 +63,7 @@ def _summarise(
                 continue
             row = {"model": model, "measure": measure, "n": values.size, "mean": values.mean()}
             if values.size >= MINIMUM_PATIENTS:
-                strata = stratify(cohort.loc[values.index])
+                strata = cohort_strata(cohort.loc[values.index])
                 row["ci_low"], row["ci_high"] = bca_interval(values.to_numpy(), strata, "mean", draws, seed)
             if model != reference and reference in wide:
                 row |= _against((wide[model] - wide[reference]).dropna().to_numpy())
@@ -90,9 +86,7 @@ def _against(differences: NDArray[np.float64]) -> dict[str, Any]:
     return row
 
 
-def _histograms(
-    records: Sequence[Record], cohort: pd.Series, stratify: Stratify, seed: int
-) -> list[dict[str, Any]]:
+def _histograms(records: Sequence[Record], cohort: pd.Series, seed: int) -> list[dict[str, Any]]:
     """Return the mean histogram over the patients by model and structure."""
     found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(dict)
     for record in records:
@@ -104,7 +98,9 @@ def _histograms(
         volumes = np.array([by_patient[patient] for patient in patients])
         low, high = np.full((2, volumes.shape[1]), np.nan)
         if len(patients) >= MINIMUM_PATIENTS:
-            counts = resample_counts(len(patients), stratify(cohort.loc[patients]), HISTOGRAM_DRAWS, seed)
+            counts = resample_counts(
+                len(patients), cohort_strata(cohort.loc[patients]), HISTOGRAM_DRAWS, seed
+            )
             low, high = np.quantile(counts @ volumes / len(patients), [0.025, 0.975], axis=0)
         rows += [
             {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from predictgbm.reliability import EDGES, scores
-from predictgbm.statistics.bootstrap import resample_counts
+from predictgbm.statistics.bootstrap import cohort_strata, resample_counts
 from predictgbm.statistics.paired import MINIMUM_PATIENTS
 from predictgbm.tables import build
 
 Record = Mapping[str, Any]
-Stratify = Callable[[pd.Series], NDArray[np.str_]]
 
 #: Bootstrap samples of the patients.
 DRAWS = 1000
 
 
-def calibration_tables(
-    records: Sequence[Record], cohort: pd.Series, stratify: Stratify, seed: int
-) -> dict[str, pd.DataFrame]:
+def calibration_tables(records: Sequence[Record], cohort: pd.Series, seed: int) -> dict[str, pd.DataFrame]:
     """Make the tables ``calibration``, ``calibration_summary`` and ``reliability``.
 
     Pooled, every patient has the same weight, however many voxels: sums are divided by their number before they are
@@ -35,13 +32,11 @@ def calibration_tables(
     records
         Those of the metrics; ``calibration`` holds the sums of :func:`predictgbm.reliability.bin_sums`, if any.
     cohort
-        Data set by patient.
-    stratify
-        Makes of it what is resampled within.
+        Data set by patient, within which patients are resampled.
     seed
         Of the bootstrap.
     """
-    summary, curve = _pool(records, cohort, stratify, seed)
+    summary, curve = _pool(records, cohort, seed)
     each = (
         {"patient": record["patient"], "model": record["model"], **scores(np.array(record["calibration"]))}
         for record in records
@@ -55,7 +50,7 @@ def calibration_tables(
 
 
 def _pool(
-    records: Sequence[Record], cohort: pd.Series, stratify: Stratify, seed: int
+    records: Sequence[Record], cohort: pd.Series, seed: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the rows of tables ``calibration_summary`` and ``reliability``."""
     found: dict[str, dict[str, NDArray[np.float64]]] = defaultdict(dict)
@@ -72,7 +67,7 @@ def _pool(
         pooled = sums.mean(axis=0)
         drawn = np.zeros((0, *pooled.shape))
         if n >= MINIMUM_PATIENTS:
-            counts = resample_counts(n, stratify(cohort.loc[patients]), DRAWS, seed)
+            counts = resample_counts(n, cohort_strata(cohort.loc[patients]), DRAWS, seed)
             drawn = np.tensordot(counts, sums, 1) / n
         summary += _scored(model, n, pooled, drawn)
         curve += _drawn_curve(model, sums, pooled, drawn)

@@ -24,9 +24,21 @@ document.addEventListener("DOMContentLoaded", function () {
       URL.revokeObjectURL(page.href);
     });
   });
-  document.querySelectorAll(".gbm-card img").forEach(function (image) {
-    image.addEventListener("click", function () {
-      image.closest(".gbm-card").classList.toggle("gbm-large");
+  document.addEventListener("click", function (event) {
+    if (event.target.matches(".gbm-card img")) {
+      event.target.closest(".gbm-card").classList.toggle("gbm-large");
+    }
+  });
+  // A picture is in the page once; other places borrow it when they are opened.
+  document.querySelectorAll("details").forEach(function (part) {
+    part.addEventListener("toggle", function () {
+      part.querySelectorAll("[data-picture]").forEach(function (card) {
+        const found = document.getElementById(card.dataset.picture);
+        const image = found && found.querySelector("img");
+        if (image && !card.querySelector("img")) {
+          card.prepend(image.cloneNode());
+        }
+      });
     });
   });
   document.querySelectorAll(".gbm-copy").forEach(function (button) {
