@@ -104,6 +104,7 @@ class Task:
     model: str
     seconds: float | None
     memory_bytes: float | None
+    cpu_seconds: float | None = None
 
 
 def read_table(path: Path) -> list[Row]:
@@ -152,7 +153,9 @@ def read_trace(path: Path) -> list[Task]:
             # A model's task is MODEL_<verb> (<exam> <model>).
             model = tag.split()[-1] if process.startswith("MODEL_") and len(tag.split()) > 1 else ""
             seconds = parse_seconds(row.get("realtime") or "")
-            tasks.append(Task(process, tag, model, seconds, parse_bytes(row.get("peak_rss") or "")))
+            share = re.fullmatch(r"([\d.]+)%?", (row.get("%cpu") or "").strip())
+            cpu = seconds * float(share[1]) / 100 if share and seconds is not None else None
+            tasks.append(Task(process, tag, model, seconds, parse_bytes(row.get("peak_rss") or ""), cpu))
     return tasks
 
 
