@@ -33,7 +33,13 @@ def arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="DIR", help="results folder of a run (its --outdir)")
-    add("--out", required=True, type=Path, metavar="SITE", help="folder to make; an earlier site there is replaced")
+    add(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="SITE",
+        help="folder to make; an earlier site there is replaced",
+    )
     add(
         *("--submissions",),
         nargs="+",
@@ -59,9 +65,9 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if min(args.draws, args.ranking_draws) < 100:
         parser.error("--draws, --ranking-draws: at least 100 are needed for an interval")
-    if args.out.exists() and any(args.out.iterdir() if args.out.is_dir() else [args.out]):
-        if not (args.out / MARK).is_file():
-            parser.error(f"--out {args.out}: holds something else than a leaderboard; choose a new folder")
+    other = any(args.out.iterdir()) if args.out.is_dir() else args.out.exists()
+    if other and not (args.out / MARK).is_file():
+        parser.error(f"--out {args.out}: holds something else than a leaderboard; choose a new folder")
     return args
 
 
@@ -83,7 +89,9 @@ def read_all(args: argparse.Namespace) -> tuple[list[Run], dict[str, dict[str, A
             faults.append(str(error))
         else:
             if submission.name in submissions:
-                faults.append(f"{path}: name: '{submission.name}' is taken by another submission; rename one of them")
+                faults.append(
+                    f"{path}: name: '{submission.name}' is taken by another submission; rename one of them"
+                )
             submissions[submission.name] = dict(submission.fields)
     faults += find_faults(runs)
     scored = {model for run in runs for _, model in run.scores}
@@ -114,7 +122,9 @@ def build(args: argparse.Namespace, site: Path) -> tuple[int, int]:
         for name in SETTINGS
         if (found := next((run.parameters[name] for run in runs if name in run.parameters), None)) is not None
     }
-    bound = next((run.parameters["equivalence_bound"] for run in runs if "equivalence_bound" in run.parameters), 0.05)
+    bound = next(
+        (run.parameters["equivalence_bound"] for run in runs if "equivalence_bound" in run.parameters), 0.05
+    )
     tables, statistics = make_tables(
         *merge(runs),
         simulated=any(run.facts.get("simulated") for run in runs),
@@ -143,12 +153,15 @@ def build(args: argparse.Namespace, site: Path) -> tuple[int, int]:
     write_csv(dictionary[shown], data / "data_dictionary.csv")
     write_json(data / "statistics.json", statistics)
     (data / "models.yml").write_text(
-        yaml.safe_dump({"models": list(entries.values())}, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        yaml.safe_dump({"models": list(entries.values())}, sort_keys=False, allow_unicode=True),
+        encoding="utf-8",
     )
 
     learned = {name: str(entry["trained_on"]) for name, entry in submissions.items()}
     for run in runs:
-        learned |= {name: pages.describe_training(card) for name, card in run.cards.items() if name not in learned}
+        learned |= {
+            name: pages.describe_training(card) for name, card in run.cards.items() if name not in learned
+        }
     facts = pages.Facts(
         args.title,
         datetime.date.today().isoformat(),
@@ -158,7 +171,10 @@ def build(args: argparse.Namespace, site: Path) -> tuple[int, int]:
         args.keep_names,
         {name: found for name, found in settings.items() if name != "family_definitions"},
         entries,
-        learned | {name: "no patients" for name, entry in entries.items() if untrained(entry) and name not in learned},
+        learned
+        | {
+            name: "no patients" for name, entry in entries.items() if untrained(entry) and name not in learned
+        },
         {name: options for run in reversed(runs) for name, options in run.options.items()},
     )
     results = Results(data)
@@ -186,7 +202,9 @@ def write_csv(table: Any, path: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+    )
 
 
 def replace(site: Path, target: Path) -> None:

@@ -51,7 +51,9 @@ class Submission:
 
     def entry(self, model_fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return the entry of a list of models for a container, of the fields that such an entry has."""
-        return {key: found for key, found in self.fields.items() if key in model_fields} | {"container": self.image}
+        return {key: found for key, found in self.fields.items() if key in model_fields} | {
+            "container": self.image
+        }
 
 
 def read_submission(path: str | os.PathLike[str], assets: str | os.PathLike[str]) -> Submission:

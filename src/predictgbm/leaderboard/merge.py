@@ -17,7 +17,6 @@ import yaml
 
 from predictgbm.quality import TRIAL
 from predictgbm.report.results import Task, read_trace
-from predictgbm.statistics.benchmark import PRIMARY
 from predictgbm.tables import TABLES
 
 Row = dict[str, Any]
@@ -134,7 +133,9 @@ def _object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise LeaderboardError(f"{path}: is not JSON ({error}); run the pipeline again with -resume") from error
+        raise LeaderboardError(
+            f"{path}: is not JSON ({error}); run the pipeline again with -resume"
+        ) from error
     return content if isinstance(content, dict) else {}
 
 
@@ -146,10 +147,16 @@ def _table(path: Path, name: str) -> list[Row]:
         header = pd.read_csv(path, nrows=0).columns
         types = {column: kind for column, kind in TABLES[name].dtypes.items() if column in header}
         frame = pd.read_csv(
-            path, dtype=types, usecols=list(types), keep_default_na=False, na_values=[""]  # type: ignore[arg-type]
+            path,
+            dtype=types,
+            usecols=list(types),
+            keep_default_na=False,
+            na_values=[""],
         )
     except (ValueError, OSError) as error:
-        raise LeaderboardError(f"{path}: cannot be read ({error}); run the pipeline again with -resume") from error
+        raise LeaderboardError(
+            f"{path}: cannot be read ({error}); run the pipeline again with -resume"
+        ) from error
     content = frame.astype(object).where(frame.notna(), None)
     return [{str(key): value for key, value in row.items()} for row in content.to_dict("records")]
 
@@ -165,7 +172,7 @@ def find_faults(runs: Sequence[Run]) -> list[str]:
     for number, run in enumerate(runs):
         if run.tables["metrics"] and not any(model == run.reference for _, model in run.scores):
             faults.append(
-                f"{run.file('metrics')}: has no row of the standard plan '{run.reference}'; run again with it in --models"
+                f"{run.file('metrics')}: has no row of the standard plan; run again with {run.reference} in --models"
             )
         for earlier in runs[:number]:
             faults += [*_patient_faults(earlier, run), *_score_faults(earlier, run)]
@@ -203,7 +210,9 @@ def _entry_faults(runs: Sequence[Run]) -> Iterator[str]:
     for run in runs:
         for name, entry in run.entries.items():
             first, other = known.setdefault(name, (run, entry))
-            unlike = [key for key in ("container", "function", "parameters") if entry.get(key) != other.get(key)]
+            unlike = [
+                key for key in ("container", "function", "parameters") if entry.get(key) != other.get(key)
+            ]
             if unlike:
                 yield (
                     f"{run.folder / 'pipeline_info/models.json'}: model '{name}' is another than in {first.folder} "
@@ -234,7 +243,9 @@ def _patients(run: Run) -> dict[str, Row]:
     for row in run.tables["cohort"]:
         found[row["patient"]]["status"] = row.get("status")
     for (patient, model), row in run.scores.items():
-        found[patient] |= {column: row.get(column) for column in PATIENT_COLUMNS if row.get(column) is not None}
+        found[patient] |= {
+            column: row.get(column) for column in PATIENT_COLUMNS if row.get(column) is not None
+        }
         if model == run.reference:
             found[patient] |= {f"standard plan's {column}": row.get(column) for column in SCORE_COLUMNS}
     return found
@@ -307,7 +318,8 @@ def merge(runs: Sequence[Run]) -> tuple[list[Row], dict[str, Any], list[Row]]:
             curve = parts["curves"][key]
             more = {"lesions": parts["lesions"][key]} | {
                 "curve": {
-                    column: [point[column] for point in curve] for column in ("fraction", "coverage_enhancing")
+                    column: [point[column] for point in curve]
+                    for column in ("fraction", "coverage_enhancing")
                 }
             }
             records.setdefault(key, row | more)
@@ -346,6 +358,3 @@ def model_entries(
     for run in runs:
         known |= run.entries
     return {name: {"name": name, **known.get(name, {}), **submissions.get(name, {})} for name in models}
-
-
-__all__ = ["PRIMARY", "LeaderboardError", "Run", "find_faults", "merge", "model_entries", "read_run", "trial_exams"]

@@ -90,7 +90,9 @@ def number_patients(patients: Sequence[str], rng: np.random.Generator) -> dict[s
     """Return a number for each patient, ``P01`` and so on, in random order, so that nothing leads back."""
     width = len(str(len(patients)))
     order: NDArray[np.int64] = rng.permutation(len(patients))
-    return {patient: f"P{place + 1:0{width}d}" for patient, place in zip(patients, order.tolist(), strict=True)}
+    return {
+        patient: f"P{place + 1:0{width}d}" for patient, place in zip(patients, order.tolist(), strict=True)
+    }
 
 
 def public_scores(metrics: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
@@ -123,7 +125,11 @@ def board(results: Results, tasks: Sequence[Task], facts: Facts) -> list[Row]:
         if (row["panel"], row["method"]) == (PANEL, METHOD)
     }
     evaluable = max((row["n"] for row in results.headline), default=0)
-    scored = {row["patient"] for row in results.tables["metrics"] if row.get(f"coverage_{results.primary}") is not None}
+    scored = {
+        row["patient"]
+        for row in results.tables["metrics"]
+        if row.get(f"coverage_{results.primary}") is not None
+    }
     evaluable = max(evaluable, len(scored))
     rows = []
     for found in results.headline:
@@ -186,7 +192,9 @@ def whisker(row: Row, reference: float | None, color: str) -> Html:
 
     parts = [line(x(0), middle, x(1), middle, "#E2E2E2")]
     if reference is not None:
-        parts.append(line(x(reference), 2, x(reference), height - 2, "#9A9A9A", 1.0, ' stroke-dasharray="2 2"'))
+        parts.append(
+            line(x(reference), 2, x(reference), height - 2, "#9A9A9A", 1.0, ' stroke-dasharray="2 2"')
+        )
     if row.get("ci_low") is not None and row.get("ci_high") is not None:
         parts.append(line(x(row["ci_low"]), middle, x(row["ci_high"]), middle, color, 3.0))
     if row.get("mean") is not None:
@@ -221,7 +229,13 @@ def overall_table(results: Results, rows: Sequence[Row]) -> Html:
             ]
         )
     head = [
-        *("Rank", "Model", "Mean coverage, %\xa0[95\xa0%\xa0CI]", "From 0 to 100 %", "Gain, points [95\xa0%\xa0CI]"),
+        *(
+            "Rank",
+            "Model",
+            "Mean coverage, %\xa0[95\xa0%\xa0CI]",
+            "From 0 to 100 %",
+            "Gain, points [95\xa0%\xa0CI]",
+        ),
         *("p, adjusted", "Patients", "Missing", "CPU time", "Memory"),
     ]
     shaded = [place for place, row in enumerate(rows) if row["model"] == REFERENCE]
@@ -254,7 +268,10 @@ def cohort_tables(results: Results) -> Html:
                 [
                     link(results, row["model"]),
                     value(row["mean"], mean),
-                    value(test.get("shift"), "reference" if row["model"] == REFERENCE else with_interval(gain, limits)),
+                    value(
+                        test.get("shift"),
+                        "reference" if row["model"] == REFERENCE else with_interval(gain, limits),
+                    ),
                     value(row["n"], str(int(row["n"]))),
                 ]
             )
@@ -271,11 +288,14 @@ def histogram(fractions: Sequence[float], color: str) -> Html:
     parts = []
     for tick in sorted({int(t) for t in figures.ticks(0, top, 4)}):
         y = bottom - tall * tick / top
-        parts += [line(left, y, left + 10 * wide, y, "#E2E2E2"), text(left - 8, y + 4, str(tick), 11, "end", MUTED)]
+        parts += [
+            line(left, y, left + 10 * wide, y, "#E2E2E2"),
+            text(left - 8, y + 4, str(tick), 11, "end", MUTED),
+        ]
     for place, n in enumerate(counts.tolist()):
         height = tall * n / top
         parts.append(
-            f'<g><title>{10 * place} to {10 * place + 10} %: {count(n, "patient")}</title><rect '
+            f"<g><title>{10 * place} to {10 * place + 10} %: {count(n, 'patient')}</title><rect "
             f'x="{left + wide * place + 2:.1f}" y="{bottom - height:.1f}" width="{wide - 4:.1f}" height="{height:.1f}" '
             f'fill="{color}" stroke="{INK}" stroke-width=".4"/></g>'
         )
@@ -317,12 +337,16 @@ def card(name: str, row: Row, facts: Facts) -> list[tuple[str, Html]]:
         "Citation": citation,
         "Licence": escape(row["licence"]),
         "Contact": escape(contact),
-        "Inputs": escape(", ".join(entry.get("inputs") or ()) + (f"; where given: {optional}" if optional else "")),
+        "Inputs": escape(
+            ", ".join(entry.get("inputs") or ()) + (f"; where given: {optional}" if optional else "")
+        ),
         "Its map is": escape(str(entry.get("output") or "").replace("_", " ")),
         "Trained on": escape(row["trained_on"]),
         "Settings": escape(", ".join(f"{key} {found}" for key, found in options.items())),
         "Runs as": f"<code>{escape(str(source))}</code>" if source else "",
-        "CPU time, median": duration(row["cpu_seconds_median"]) if row["cpu_seconds_median"] is not None else "",
+        "CPU time, median": duration(row["cpu_seconds_median"])
+        if row["cpu_seconds_median"] is not None
+        else "",
         "Memory, most": memory(row["memory_bytes_max"]) if row["memory_bytes_max"] else "",
     }
     return [(label, Html(content)) for label, content in lines.items() if content]
@@ -331,7 +355,9 @@ def card(name: str, row: Row, facts: Facts) -> list[tuple[str, Html]]:
 def model_table(results: Results, name: str) -> Html:
     """Return the coverage of a model by data set and definition of recurrence."""
     rows = [row for row in results.tables["summary"] if row["model"] == name and row["n"]]
-    rows.sort(key=lambda row: (row["dataset"] != "pooled", row["dataset"], row["definition"] != results.primary))
+    rows.sort(
+        key=lambda row: (row["dataset"] != "pooled", row["dataset"], row["definition"] != results.primary)
+    )
     body = [
         [
             row["dataset"],
@@ -352,7 +378,11 @@ def pages(results: Results, rows: Sequence[Row], facts: Facts) -> dict[str, str]
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(templates.joinpath("leaderboard.html.jinja").read_text(encoding="utf-8"))
     shared = {"facts": facts, "simulated": results.simulated}
-    patients = {row["patient"] for row in results.tables["metrics"] if row.get(f"coverage_{results.primary}") is not None}
+    patients = {
+        row["patient"]
+        for row in results.tables["metrics"]
+        if row.get(f"coverage_{results.primary}") is not None
+    }
     cohorts = sorted({row["dataset"] for row in results.tables["summary"]} - {"pooled"})
     section = ranking.section(results)
     site = {
