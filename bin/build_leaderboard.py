@@ -182,7 +182,7 @@ def build(args: argparse.Namespace, site: Path) -> tuple[int, int]:
     columns = list(rows[0]) if rows else []
     import pandas as pd
 
-    write_csv(pd.DataFrame(rows, columns=columns), data / "leaderboard.csv")
+    write_csv(pd.DataFrame(rows, columns=columns).convert_dtypes(), data / "leaderboard.csv")
     about = {"title": facts.title, "built": facts.built, "version": facts.version, "runs": facts.runs}
     about |= {"simulated": results.simulated, "patients": len(patients), "settings": dict(facts.settings)}
     write_json(data / "leaderboard.json", about | {"models": rows})

@@ -12,7 +12,7 @@ Usage
   ./predictgbm nextflow [arguments]  the Nextflow that the pipeline uses, with any arguments
   ./predictgbm --help                this text
 
-Options of a command: --help behind it; examples and files of run: docs/usage.md
+Options of the pipeline: ./predictgbm run --help; examples and files: docs/usage.md
 
 Variables
   PREDICTGBM_CACHE   folder for what is fetched or made once     (default: ~/.cache/predictgbm)

@@ -320,7 +320,8 @@ def check_model(
     checks += [*_result(first), _network(first, runner.isolated), *_map_checks(first)]
     if inputs:
         checks.append(_inputs_known(first, inputs, optional_inputs))
-    if first.status is None:
+    if first.map is None:
+        # Nothing more can be learned before it gives one.
         return checks
     trials = [first]
 
@@ -588,7 +589,11 @@ def _strays(trials: Sequence[Trial]) -> Check:
 def _resources(trials: Sequence[Trial], memory_bytes: float | None) -> Check:
     """Say how long runs took and what they held; the exams are far smaller than a patient's at 1 mm."""
     sizes = [trial.peak_bytes for trial in trials if trial.peak_bytes]
-    held = f"{max(sizes) / 2**20:.0f} MB at most" if sizes else "memory not visible to this user"
+    held = (
+        f"{max(sizes) / 2**20:.0f} MB at most"
+        if sizes
+        else "memory not seen (too short a run, or processes of another user)"
+    )
     seen = f"{max(trial.seconds for trial in trials):.1f} s at most, {held}, for exams of some 50,000 voxels"
     if sizes and memory_bytes and max(sizes) > memory_bytes:
         return Check(

@@ -148,7 +148,7 @@ def _read_list(path: Path, rules: dict[str, Any], faults: list[str]) -> list[Mod
 
 def explain(error: Any) -> str:
     """Say in words what a fault found by a JSON schema is."""
-    if error.schema is False:
+    if error.validator == "not":
         return "does not belong here; leave it out"
     if error.validator == "oneOf":
         return "needs either 'container', or 'function' and 'family', not both"

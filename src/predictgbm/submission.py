@@ -38,11 +38,13 @@ class Submission:
 
     @property
     def image(self) -> str:
-        """Image with its digest, so that no other can be started; a .sif file by its path."""
+        """Image by its digest, so that no other can be started; a .sif file by its path."""
         container = str(self.fields["container"])
         if container.endswith(".sif"):
             return str((self.path.parent / container).absolute())
-        return f"{container.partition('@')[0]}@{self.fields['digest']}"
+        # Not every engine takes a tag beside a digest.
+        place, slash, name = container.partition("@")[0].rpartition("/")
+        return f"{place}{slash}{name.partition(':')[0]}@{self.fields['digest']}"
 
     @property
     def folder(self) -> Path:

@@ -17,6 +17,7 @@ import pandas as pd
 from jinja2 import Environment
 from numpy.typing import NDArray
 
+from predictgbm.labels import RECURRENCE
 from predictgbm.report import figures, ranking
 from predictgbm.report.figures import INK, MUTED, Pair, line, svg, text
 from predictgbm.report.formatting import (
@@ -355,8 +356,9 @@ def card(name: str, row: Row, facts: Facts) -> list[tuple[str, Html]]:
 def model_table(results: Results, name: str) -> Html:
     """Return the coverage of a model by data set and definition of recurrence."""
     rows = [row for row in results.tables["summary"] if row["model"] == name and row["n"]]
+    definitions = list(RECURRENCE)
     rows.sort(
-        key=lambda row: (row["dataset"] != "pooled", row["dataset"], row["definition"] != results.primary)
+        key=lambda row: (row["dataset"] != "pooled", row["dataset"], definitions.index(row["definition"]))
     )
     body = [
         [
