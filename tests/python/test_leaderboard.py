@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from small_exam import run_command, write_json
 
 from predictgbm.leaderboard.merge import Run, find_faults, merge, read_run
-from predictgbm.leaderboard.site import number_patients
+from predictgbm.leaderboard.site import describe_training, number_patients
 
 MODELS = {"soc": 0.0, "loti": 0.10, "theirs": 0.05}
 #: Cohorts of unequal size, so that a mean of means is another number.
@@ -380,6 +380,17 @@ def test_one_name_for_two_models_is_refused(tmp_path: Path) -> None:
     faults = find_faults([read_run(folder) for folder in folders])
     assert len(faults) == 1
     assert "model 'theirs' is another than" in faults[0]
+
+
+def test_a_training_is_told_by_cohorts_and_numbers_alone() -> None:
+    networks = {
+        "a": {"training": ["Birke7701", "Birke7702"], "validation": ["Ahorn7703"]},
+        "b": {"training": ["Birke7702"], "validation": ["Birke7701"]},
+    }
+    cohorts = {"Birke7701": "Birke", "Birke7702": "Birke", "Ahorn7703": "Ahorn", "Ahorn7704": "Ahorn"}
+    told = describe_training({"networks": networks, "cohorts": cohorts, "simulated": True})
+    assert told.startswith("3 simulated patients (Ahorn 1, Birke 2) in 2 networks")
+    assert not re.search(r"77\d\d", told)
 
 
 ROWS = [(p, m) for p in list(PATIENTS)[:6] for m in MODELS]

@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pytest
 
 from predictgbm.images import read_image, same_grid, write_image
 from predictgbm.labels import CORE, RECURRENCE, region
+from predictgbm.leaderboard.merge import find_faults, merge, read_run
 from predictgbm.segmentation.brats import to_brats
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,6 +106,11 @@ def test_benchmark_scores_every_model_of_every_patient(benchmark: Path) -> None:
         (patient, model) for patient in evaluated for model in MODELS
     )
     assert rows(results / "tables" / "failures.csv") == []
+    # What a leaderboard reads of a run: it agrees with itself, and knows its models.
+    own = read_run(results)
+    assert sorted(own.entries) == MODELS
+    assert find_faults([own, own]) == []
+    assert len(merge([own, own])[0]) == len(metrics)
 
 
 def test_published_plans_have_one_volume_and_the_scores_are_theirs(benchmark: Path) -> None:
@@ -499,6 +506,20 @@ cp 00000-flair.nii.gz /mlcube_io1/00000.nii.gz
         check=True,
         stdout=subprocess.DEVNULL,
     )
+    report = tmp_path / "report.json"
+    check = [
+        sys.executable,
+        ROOT / "bin" / "check_model.py",
+        "localhost/flairmodel:test",
+        "--engine",
+        "podman",
+    ]
+    subprocess.run([*check, "--out", report], env=podman, check=True, stdout=subprocess.DEVNULL)
+    found = {
+        c["check"]: c for c in json.loads(report.read_text())["checks"] if c["status"] in ("warn", "fail")
+    }
+    assert list(found) == ["does without adc, pet, tensor"]
+    assert "exit status 7: this model needs ADC" in found["does without adc, pet, tensor"]["seen"]
     (tmp_path / "outside.yml").write_text(
         """models:
   - name: flairmodel

@@ -102,15 +102,21 @@ def read_run(folder: Path) -> Run:
     names = ("metrics", "lesions", "curves", "cohort", "failures", "quality")
     description = _object(folder / "dataset_description.json")
     listed = _object(folder / "pipeline_info" / "models.json").get("models") or []
+    parameters = _object(folder / "pipeline_info" / "params.json")
+    # Networks that were trained in this run, and those that it was given, where they still are.
+    trained = [
+        *folder.glob("models/*/card.json"),
+        *Path(parameters.get("weights") or folder / "models").glob("*/card.json"),
+    ]
     traces = sorted(folder.glob("pipeline_info/execution_trace_*.txt"))
     return Run(
         folder,
         {name: _table(folder / "tables" / f"{name}.csv", name) for name in names},
         _object(folder / "tables" / "statistics.json"),
-        _object(folder / "pipeline_info" / "params.json"),
+        parameters,
         str((description.get("GeneratedBy") or [{}])[0].get("Version", "")),
         {str(entry["name"]): entry for entry in listed},
-        {path.parent.name: _object(path) for path in sorted(folder.glob("models/*/card.json"))},
+        {path.parent.name: _object(path) for path in trained},
         _options(folder),
         read_trace(traces[-1]) if traces else [],
     )
@@ -170,7 +176,9 @@ def find_faults(runs: Sequence[Run]) -> list[str]:
     """
     faults = [*_setting_faults(runs), *_entry_faults(runs)]
     for number, run in enumerate(runs):
-        if run.tables["metrics"] and not any(model == run.reference for _, model in run.scores):
+        if not run.tables["metrics"]:
+            faults.append(f"{run.file('metrics')}: has no score; a run without follow-ups cannot be compared")
+        elif not any(model == run.reference for _, model in run.scores):
             faults.append(
                 f"{run.file('metrics')}: has no row of the standard plan; run again with {run.reference} in --models"
             )

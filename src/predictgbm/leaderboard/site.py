@@ -125,13 +125,8 @@ def board(results: Results, tasks: Sequence[Task], facts: Facts) -> list[Row]:
         for row in results.tables["rankings"]
         if (row["panel"], row["method"]) == (PANEL, METHOD)
     }
-    evaluable = max((row["n"] for row in results.headline), default=0)
-    scored = {
-        row["patient"]
-        for row in results.tables["metrics"]
-        if row.get(f"coverage_{results.primary}") is not None
-    }
-    evaluable = max(evaluable, len(scored))
+    column = f"coverage_{results.primary}"
+    evaluable = {row["patient"] for row in results.tables["metrics"] if row.get(column) is not None}
     rows = []
     for found in results.headline:
         name = found["model"]
@@ -150,7 +145,7 @@ def board(results: Results, tasks: Sequence[Task], facts: Facts) -> list[Row]:
                 **{key: found.get(key) for key in keys},
                 **{key: None if name == REFERENCE else found.get(key) for key in gain},
                 "n": int(found["n"]),
-                "missing": int(evaluable - found["n"]),
+                "missing": len(evaluable) - int(found["n"]),
                 "rank_low": whole(rank.get("rank_low")),
                 "rank_high": whole(rank.get("rank_high")),
                 "cpu_seconds_median": median(times) if times else None,
@@ -394,7 +389,7 @@ def pages(results: Results, rows: Sequence[Row], facts: Facts) -> dict[str, str]
             overall=overall_table(results, rows),
             ranking=section and (Html(section[0]), Html(section[1])),
             cohorts=cohort_tables(results),
-            n_patients=count(len(patients), "patient"),
+            n_patients=count(len(patients), "simulated patient" if results.simulated else "patient"),
             n_models=count(len(rows), "model"),
             n_runs=count(facts.runs, "run"),
             datasets=cohorts,
