@@ -112,7 +112,7 @@ def build(args: argparse.Namespace, site: Path) -> tuple[int, int]:
     import yaml
 
     from predictgbm.leaderboard import site as pages
-    from predictgbm.leaderboard.merge import SETTINGS, merge, model_entries, trial_exams
+    from predictgbm.leaderboard.merge import SETTINGS, merge, model_entries, trial_exams, without_paths
     from predictgbm.report.results import Results
     from predictgbm.statistics.benchmark import make_tables
 
@@ -175,7 +175,7 @@ def build(args: argparse.Namespace, site: Path) -> tuple[int, int]:
         | {
             name: "no patients" for name, entry in entries.items() if untrained(entry) and name not in learned
         },
-        {name: options for run in reversed(runs) for name, options in run.options.items()},
+        {name: without_paths(found) for run in reversed(runs) for name, found in run.options.items()},
     )
     results = Results(data)
     rows = pages.board(results, [task for run in runs for task in run.tasks], facts)

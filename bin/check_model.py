@@ -95,7 +95,7 @@ def check_container(args: argparse.Namespace, submission: Submission | None) -> 
         if fields["digest"].removeprefix("sha256:") != identity.split(" ")[0]:
             seen = identity.split(" ")[0] or "no such file"
             return [Check("is the image of the manifest", FAIL, seen, "send the image again, or its digest")]
-    with tempfile.TemporaryDirectory(prefix="predictgbm-check-") as folder:
+    with tempfile.TemporaryDirectory(prefix="predictgbm-check-", ignore_cleanup_errors=True) as folder:
         runner = Runner(
             BIN / "run_container_model.sh",
             found.stdout.strip(),

@@ -102,6 +102,10 @@ def results(
         for p in patients
         for m in models
     ]
+    # To look at a finished map is no time of its model.
+    tasks.append(
+        "PREDICTGBM:PREDICT:MODEL_CHECKMAP (sub-x_ses-y theirs)\tCOMPLETED\t90000\t100.0\t999999999\n" * 40
+    )
     (folder / "pipeline_info" / "execution_trace_1.txt").write_text(TRACE + "".join(tasks))
     write_json(folder / "dataset_description.json", {"GeneratedBy": [{"Name": "x", "Version": "0.1.0"}]})
     return folder
@@ -138,6 +142,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = (
         results(folder / "first run", ("soc", "loti")),
         results(folder / "b", ("soc", "theirs"), failed=lost),
+    )
+    # A model that was run with a file of the organiser's machine.
+    entry = {"name": "loti", "title": "Lothar", "parameters": {"weights": "/home/x/w.npz", "prior": 0.25}}
+    write_json(runs[0] / "pipeline_info" / "models.json", {"models": [entry]})
+    (runs[0] / "sub-1" / "ses-1").mkdir(parents=True)
+    write_json(
+        runs[0] / "sub-1" / "ses-1" / "sub-1_model-soc_probseg.json", {"options": {"margin": "/home/x/15"}}
     )
     assert build(*runs, "--out", folder / "site", "--submissions", folder / "submission.yml") == 0
     return folder / "site"
@@ -262,9 +273,11 @@ def test_a_model_has_a_page_with_its_card(site: Path) -> None:
     ):
         assert text in page
     assert "better in 13, worse in 0 of 13" in page
-    own = (site / "models" / "loti.html").read_text("utf-8")
+    # The run's own word on a model goes before the list that is here.
+    assert "weights w.npz, prior 0.25" in (site / "models" / "loti.html").read_text("utf-8")
+    own = (site / "models" / "soc.html").read_text("utf-8")
     assert "no patients" in own
-    assert "doi.org/10.48550/arXiv.2412.13811" in own
+    assert "doi.org/10.1016/j.radonc.2023.109663" in own
 
 
 def test_simulated_patients_stand_above_everything(site: Path, tmp_path: Path) -> None:

@@ -365,4 +365,18 @@ def model_entries(
         known |= {str(entry["name"]): entry for entry in content.get("models") or []}
     for run in runs:
         known |= run.entries
-    return {name: {"name": name, **known.get(name, {}), **submissions.get(name, {})} for name in models}
+    found = {name: {"name": name, **known.get(name, {}), **submissions.get(name, {})} for name in models}
+    for entry in found.values():
+        if "parameters" in entry:
+            entry["parameters"] = without_paths(entry["parameters"])
+        if str(entry.get("container", "")).endswith(".sif"):
+            entry["container"] = Path(entry["container"]).name
+    return found
+
+
+def without_paths(parameters: Mapping[str, Any]) -> Row:
+    """Return parameters with the paths of the organiser's machine cut to their last part, for publishing."""
+    return {
+        key: Path(value).name if isinstance(value, str) and "/" in value else value
+        for key, value in parameters.items()
+    }

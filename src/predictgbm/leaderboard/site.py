@@ -271,7 +271,7 @@ def cohort_tables(results: Results) -> Html:
                     value(row["n"], str(int(row["n"]))),
                 ]
             )
-        head = ["Model", "Mean, % [95 % CI]", "Gain, points [95 % CI]", "Patients"]
+        head = ["Model", "Mean, %\xa0[95\xa0%\xa0CI]", "Gain, points\xa0[95\xa0%\xa0CI]", "Patients"]
         parts.append(f"<div><h3>{escape(dataset)}</h3>{table(head, body, sortable=True)}</div>")
     return Html("".join(parts))
 
@@ -340,6 +340,7 @@ def card(name: str, row: Row, facts: Facts) -> list[tuple[str, Html]]:
         "Trained on": escape(row["trained_on"]),
         "Settings": escape(", ".join(f"{key} {found}" for key, found in options.items())),
         "Runs as": f"<code>{escape(str(source))}</code>" if source else "",
+        "Digest": f"<code>{escape(str(entry['digest']))}</code>" if entry.get("digest") else "",
         "CPU time, median": duration(row["cpu_seconds_median"])
         if row["cpu_seconds_median"] is not None
         else "",
@@ -365,7 +366,7 @@ def model_table(results: Results, name: str) -> Html:
         ]
         for row in rows
     ]
-    head = ["Data set", "Recurrence", "Mean, % [95 % CI]", "Median, % [quartiles]", "Patients"]
+    head = ["Data set", "Recurrence", "Mean, %\xa0[95\xa0%\xa0CI]", "Median, %\xa0[quartiles]", "Patients"]
     return table(head, body, (0, 1))
 
 
