@@ -85,9 +85,8 @@ def check_container(args: argparse.Namespace, submission: Submission | None) -> 
     engine, target = args.engine, submission.image if submission else args.model
     if submission is None and is_command(args):
         engine = "command"
-    found = subprocess.run([BIN / "container_engine.sh", "find", engine], capture_output=True, text=True)
-    if found.returncode:
-        return [Check("a container engine answers", FAIL, "", found.stderr.strip())]
+    if engine == "auto" and target.endswith(".sif"):
+        engine = "apptainer"
     if target.endswith(".sif") and submission:
         identity = subprocess.run(
             [BIN / "container_engine.sh", "image", "apptainer", target], capture_output=True, text=True
@@ -95,6 +94,9 @@ def check_container(args: argparse.Namespace, submission: Submission | None) -> 
         if fields["digest"].removeprefix("sha256:") != identity.split(" ")[0]:
             seen = identity.split(" ")[0] or "no such file"
             return [Check("is the image of the manifest", FAIL, seen, "send the image again, or its digest")]
+    found = subprocess.run([BIN / "container_engine.sh", "find", engine], capture_output=True, text=True)
+    if found.returncode:
+        return [Check("a container engine answers", FAIL, "", found.stderr.strip())]
     with tempfile.TemporaryDirectory(prefix="predictgbm-check-", ignore_cleanup_errors=True) as folder:
         runner = Runner(
             BIN / "run_container_model.sh",

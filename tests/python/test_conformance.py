@@ -281,6 +281,17 @@ def test_a_submitted_container_becomes_an_entry_of_a_list_of_models(tmp_path: Pa
     assert (models["theirs"].cpus, models["theirs"].memory) == (2, "4 GB")
 
 
+def test_another_image_than_the_manifest_names_is_not_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "theirs.sif").write_bytes(b"an image")
+    path = manifest(tmp_path, **CONTAINER | {"container": "theirs.sif"})
+    assert run_command("check_model.py", path) == 1
+    said = capsys.readouterr().out
+    assert f"is the image of the manifest: {hashlib.sha256(b'an image').hexdigest()}" in said
+    assert "starts" not in said
+
+
 def test_all_faults_of_a_manifest_are_told_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
