@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run one outside model by the container contract of docs/add_a_model.md:
 #   run_container_model.sh ENGINE IMAGE EXAM_DIR OUT.nii.gz FAILURE.json PATIENT SESSION MODEL cpu|gpu
-# ENGINE is docker, podman, apptainer or auto. Exit status 0 with FAILURE.json written when the model fails.
+# ENGINE is docker, podman, apptainer or auto; ENGINE_OPTIONS are further options of container_engine.sh run. Exit status 0 with FAILURE.json written when the model fails.
 set -euo pipefail
 PATH="$(dirname "$0"):$PATH"
 engine=$1 image=$2 exam=$3 out=$4 failure=$5 patient=$6 session=$7 model=$8 device=$9
@@ -38,10 +38,10 @@ pet pet
 tensor param-tensor_dwimap
 NAMES
 
-gpu=()
-[ "$device" != gpu ] || gpu=(--gpu)
+read -ra options <<< "${ENGINE_OPTIONS:-}"
+[ "$device" != gpu ] || options+=(--gpu)
 status=0
-container_engine.sh run "$engine" "${gpu[@]}" --bind "$PWD/mlcube_io0:/mlcube_io0:ro" \
+container_engine.sh run "$engine" "${options[@]}" --bind "$PWD/mlcube_io0:/mlcube_io0:ro" \
     --bind "$PWD/mlcube_io1:/mlcube_io1" "$image" > container.log 2>&1 || status=$?
 cat container.log
 [ "$status" = 0 ] || fail "the container ended with exit status $status: $(tail -n 3 container.log | tr '\n' ' ')"

@@ -3,6 +3,8 @@
 Usage
   ./predictgbm demo [options]        set up, then run the benchmark on the simulated cohort of six patients
   ./predictgbm run [options]         set up, then `nextflow run` this pipeline with all the options given
+  ./predictgbm leaderboard DIR...    merge the results of several runs into one static site (--out SITE)
+  ./predictgbm check-model MODEL     whether an image, a command or a submission.yml can take part, and what is wrong
   ./predictgbm test [options]        set up for development, then run every test (options go to pytest)
   ./predictgbm setup [options]       only set up (Python packages, Java, Nextflow, atlas); --hdbet: HD-BET,
                                      convexAdam and PyTorch too; --learning: PyTorch, MONAI and what else trains
@@ -275,6 +277,24 @@ def demo(arguments: list[str]) -> int:
     return status
 
 
+def script(name: str, arguments: list[str]) -> int:
+    """Run a command of bin/ in the project's environment."""
+    programs = python_env.prepare()
+    return hand_over(
+        [str(programs / "python"), str(ROOT / "bin" / name), *arguments], base_environment(programs)
+    )
+
+
+def leaderboard(arguments: list[str]) -> int:
+    """Merge the results of several runs into one site."""
+    return script("build_leaderboard.py", arguments)
+
+
+def check_model(arguments: list[str]) -> int:
+    """Check whether a model can take part."""
+    return script("check_model.py", arguments)
+
+
 def test(arguments: list[str]) -> int:
     """Run the nf-test files where nf-test is on PATH, then pytest."""
     programs = python_env.prepare(dev=True)
@@ -321,7 +341,15 @@ def setup(arguments: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"demo": demo, "run": run, "test": test, "setup": setup, "nextflow": raw_nextflow}
+COMMANDS = {
+    "demo": demo,
+    "run": run,
+    "leaderboard": leaderboard,
+    "check-model": check_model,
+    "test": test,
+    "setup": setup,
+    "nextflow": raw_nextflow,
+}
 
 
 def main() -> int:

@@ -142,11 +142,14 @@ def _read_list(path: Path, rules: dict[str, Any], faults: list[str]) -> list[Mod
             name = f"{entry.get('name', steps[1]) if isinstance(entry, dict) else steps[1]}: "
         field_path = steps[2:] if len(steps) > 1 else steps
         where = ".".join(map(str, field_path)) + ": " if field_path else ""
-        faults.append(f"{path}: {name}{where}{_explain(fault)}")
+        faults.append(f"{path}: {name}{where}{explain(fault)}")
     return [] if found else [Model.from_entry(entry) for entry in content["models"]]
 
 
-def _explain(error: Any) -> str:
+def explain(error: Any) -> str:
+    """Say in words what a fault found by a JSON schema is."""
+    if error.validator == "not":
+        return "does not belong here; leave it out"
     if error.validator == "oneOf":
         return "needs either 'container', or 'function' and 'family', not both"
     note = error.schema.get("description", "") if error.validator == "pattern" else ""

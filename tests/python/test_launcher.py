@@ -107,7 +107,7 @@ def test_help_names_every_command() -> None:
     for arguments in ([], ["--help"]):
         done = start(*arguments)
         assert done.returncode == 0
-        for command in ("demo", "run", "test", "setup", "nextflow"):
+        for command in ("demo", "run", "leaderboard", "check-model", "test", "setup", "nextflow"):
             assert f"./predictgbm {command}" in done.stdout
 
 
@@ -115,7 +115,24 @@ def test_unknown_command_is_refused_with_those_there_are() -> None:
     done = start("runn")
     assert done.returncode == 2
     assert "no command 'runn'" in done.stderr
-    assert "demo, run, test" in done.stderr
+    assert "demo, run, leaderboard, check-model, test" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "program"), [("leaderboard", "build_leaderboard.py"), ("check-model", "check_model.py")]
+)
+def test_a_command_of_bin_starts_in_the_environment(
+    launcher: ModuleType, monkeypatch: pytest.MonkeyPatch, word: str, program: str
+) -> None:
+    programs = Path(sys.executable).parent
+    monkeypatch.setattr(launcher.python_env, "prepare", lambda: programs)
+    started = []
+    monkeypatch.setattr(launcher, "hand_over", lambda *call: started.append(call) or 0)
+    assert launcher.COMMANDS[word](["a b", "--out", "x"]) == 0
+    command, env = started[0]
+    assert command == [str(programs / "python"), str(ROOT / "bin" / program), "a b", "--out", "x"]
+    assert env["PATH"].startswith(str(programs))
+    assert os.access(ROOT / "bin" / program, os.X_OK)
 
 
 def test_no_python_that_fits_says_which_to_install(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pytest
 
 from predictgbm.images import read_image, same_grid, write_image
 from predictgbm.labels import CORE, RECURRENCE, region
+from predictgbm.leaderboard.merge import find_faults, merge, read_run
 from predictgbm.segmentation.brats import to_brats
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,6 +113,11 @@ def test_benchmark_scores_every_model_of_every_patient(benchmark: Path) -> None:
         if float(row["coverage_enhancing"]) > 0.5:
             assert float(doses[row["patient"], row["model"]]["recurrence_d50_gy"]) > 50
     assert rows(results / "tables" / "calibration.csv") == []
+    # What a leaderboard reads of a run: it agrees with itself, and knows its models.
+    own = read_run(results)
+    assert sorted(own.entries) == MODELS
+    assert find_faults([own, own]) == []
+    assert len(merge([own, own])[0]) == len(metrics)
 
 
 def test_the_standard_plan_judges_the_lesions_of_every_model(benchmark: Path) -> None:
@@ -533,6 +540,20 @@ cp 00000-flair.nii.gz /mlcube_io1/00000.nii.gz
         check=True,
         stdout=subprocess.DEVNULL,
     )
+    report = tmp_path / "report.json"
+    check = [
+        sys.executable,
+        ROOT / "bin" / "check_model.py",
+        "localhost/flairmodel:test",
+        "--engine",
+        "podman",
+    ]
+    subprocess.run([*check, "--out", report], env=podman, check=True, stdout=subprocess.DEVNULL)
+    found = {
+        c["check"]: c for c in json.loads(report.read_text())["checks"] if c["status"] in ("warn", "fail")
+    }
+    assert list(found) == ["does without adc, pet, tensor"]
+    assert "exit status 7: this model needs ADC" in found["does without adc, pet, tensor"]["seen"]
     (tmp_path / "outside.yml").write_text(
         """models:
   - name: flairmodel

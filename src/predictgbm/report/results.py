@@ -124,6 +124,7 @@ class Task:
     model: str
     seconds: float | None
     memory_bytes: float | None
+    cpu_seconds: float | None = None
 
 
 def read_table(path: Path) -> list[Row]:
@@ -169,10 +170,13 @@ def read_trace(path: Path) -> list[Task]:
             name, _, tag = (row.get("name") or "").partition(" (")
             tag = tag.rstrip(")")
             process = name.split(":")[-1]
-            # A model's task is MODEL_<verb> (<exam> <model>).
-            model = tag.split()[-1] if process.startswith("MODEL_") and len(tag.split()) > 1 else ""
+            # A model's task is MODEL_<verb> (<exam> <model>); to check a map that is there runs none.
+            ran = process.startswith("MODEL_") and process != "MODEL_CHECKMAP"
+            model = tag.split()[-1] if ran and len(tag.split()) > 1 else ""
             seconds = parse_seconds(row.get("realtime") or "")
-            tasks.append(Task(process, tag, model, seconds, parse_bytes(row.get("peak_rss") or "")))
+            share = re.fullmatch(r"([\d.]+)%?", (row.get("%cpu") or "").strip())
+            cpu = seconds * float(share[1]) / 100 if share and seconds is not None else None
+            tasks.append(Task(process, tag, model, seconds, parse_bytes(row.get("peak_rss") or ""), cpu))
     return tasks
 
 

@@ -45,6 +45,10 @@ workflow REPORT {
     ch_parameters = ch_options
         .map { _options -> groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(params.findAll { name, value -> value != null && !name.contains('-') && name != 'trace_report_suffix' })) }
         .collectFile(name: 'params.json', storeDir: "${params.outdir}/pipeline_info")
+    // What the models were, for whoever compares this run with another.
+    ch_options
+        .map { options -> groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson([models: options.models])) }
+        .collectFile(name: 'models.json', storeDir: "${params.outdir}/pipeline_info")
     // The results folder is a BIDS derivative of the exams it was made from.
     ch_options
         .map { options ->
