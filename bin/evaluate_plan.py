@@ -190,9 +190,16 @@ def run(args: argparse.Namespace) -> None:
             result |= evaluate_score(
                 score, tumor, plan, recurrence, brain, spacing, args.margin, args.core_first
             )
-            margins = [margin for margin in args.other_margins if margin != args.margin]
             result["settings"] += evaluate_margins(
-                score, tumor, recurrence, brain, spacing, margins, args.core_first
+                score,
+                tumor,
+                plan,
+                recurrence,
+                brain,
+                spacing,
+                args.other_margins,
+                args.margin,
+                args.core_first,
             )
             core = region(tumor, CORE)
             enhancing, recurred = (region(recurrence, RECURRENCE[name]) for name in ("enhancing", "core"))

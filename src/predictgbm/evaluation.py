@@ -346,22 +346,28 @@ def evaluate_score(
 def evaluate_margins(
     score: NDArray[np.floating],
     tumor_seg: NDArray[np.integer],
+    plan: NDArray[np.bool_],
     recurrence: NDArray[np.integer],
     brain: NDArray[np.bool_],
     spacing: Sequence[float],
     margins: Sequence[float],
+    margin: float = MARGIN_MM,
     core_first: bool = False,
 ) -> list[dict[str, Any]]:
     """Measure the plans that a score map would get if the standard of care had other margins.
 
+    Whoever plans as the standard of care does so at every margin: the map of that model, a mask, cannot tell.
+
     Parameters
     ----------
-    score, tumor_seg, brain, spacing, core_first
+    score, tumor_seg, brain, spacing, margin, core_first
         As for :func:`predictgbm.planning.rank_voxels` and :func:`predictgbm.planning.soc_mask`.
+    plan : bool array of the same shape
+        Plan of the map at ``margin``.
     recurrence : int array of the same shape
         Canonical labels of the registered follow-up.
     margins
-        Margins around the tumour core, in mm.
+        Other margins around the tumour core, in mm; ``margin`` itself is left out.
 
     Returns
     -------
@@ -373,19 +379,28 @@ def evaluate_margins(
         As the functions named above.
     """
     enhancing = region(recurrence, RECURRENCE["enhancing"])
-    volumes = [int(np.count_nonzero(soc_mask(tumor_seg, brain, spacing, margin))) for margin in margins]
-    order = rank_voxels(score, region(tumor_seg, CORE), brain, spacing, max(volumes, default=0), core_first)
-    reached = enhancing.ravel()[order]
-    total = np.count_nonzero(enhancing)
-    return [
-        {
-            "axis": "margin",
-            "setting": f"{margin:g}",
-            "plan_ml": _volume_ml(n, spacing),
-            "coverage_enhancing": float(np.count_nonzero(reached[:n]) / total) if total else math.nan,
-        }
-        for margin, n in zip(margins, volumes, strict=True)
-    ]
+    others = {other: soc_mask(tumor_seg, brain, spacing, other) for other in margins if other != margin}
+    if not others:
+        return []
+    standard = np.array_equal(plan, soc_mask(tumor_seg, brain, spacing, margin))
+    largest = max(int(np.count_nonzero(soc)) for soc in others.values())
+    order = rank_voxels(score, region(tumor_seg, CORE), brain, spacing, largest, core_first)
+    rows = []
+    for other, soc in others.items():
+        n_voxels = int(np.count_nonzero(soc))
+        chosen = soc
+        if not standard:
+            chosen = np.zeros_like(soc)
+            chosen.flat[order[:n_voxels]] = True
+        rows.append(
+            {
+                "axis": "margin",
+                "setting": f"{other:g}",
+                "plan_ml": _volume_ml(n_voxels, spacing),
+                "coverage_enhancing": coverage(chosen, enhancing),
+            }
+        )
+    return rows
 
 
 def _volume_ml(mask_or_count: NDArray[np.bool_] | int, spacing: Sequence[float]) -> float:

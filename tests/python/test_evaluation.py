@@ -354,7 +354,9 @@ def test_plans_of_other_margins_are_those_that_would_be_made(core_first):
     recurrence = (rng.random(shape) < 0.1) * np.uint8(3)
     score = rng.random(shape) - 0.3
     margins = (6.0, 2.5, 9.0)
-    found = evaluate_margins(score, tumor, recurrence, brain, spacing, margins, core_first)
+    rest = (recurrence, brain, spacing, (*margins, 4.0), 4.0)
+    made = make_plan(score, tumor == 1, brain, spacing, 50, core_first)
+    found = evaluate_margins(score, tumor, made, *rest, core_first)
     for margin, row in zip(margins, found, strict=True):
         n = int(soc_mask(tumor, brain, spacing, margin).sum())
         plan = make_plan(score, tumor == 1, brain, spacing, n, core_first)
@@ -364,10 +366,13 @@ def test_plans_of_other_margins_are_those_that_would_be_made(core_first):
             "plan_ml": pytest.approx(n * 2.4e-3),
             "coverage_enhancing": coverage(plan, recurrence == 3),
         }
-    assert math.isnan(
-        evaluate_margins(score, tumor, recurrence * 0, brain, spacing, (5,))[0]["coverage_enhancing"]
-    )
-    assert evaluate_margins(score, tumor, recurrence, brain, spacing, ()) == []
+    # The standard of care has other margins itself.
+    soc = soc_mask(tumor, brain, spacing, 4.0)
+    for margin, row in zip(margins, evaluate_margins(soc * 1.0, tumor, soc, *rest), strict=True):
+        assert row["coverage_enhancing"] == coverage(soc_mask(tumor, brain, spacing, margin), recurrence == 3)
+    nothing = evaluate_margins(score, tumor, made, recurrence * 0, brain, spacing, (5.0,), 4.0)
+    assert math.isnan(nothing[0]["coverage_enhancing"])
+    assert evaluate_margins(score, tumor, made, recurrence, brain, spacing, (4.0,), 4.0) == []
 
 
 def test_lesions_in_a_box_one_voxel_thin_are_told_apart() -> None:

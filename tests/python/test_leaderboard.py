@@ -115,10 +115,10 @@ MANIFEST = """name: theirs
 title: Theirs <b>& co</b>
 description: A model of others.
 citation: Others, 2026
-authors: [Ada One, Bo Two]
+authors: [First Author, Last Author]
 version: "2.1"
 licence: CC-BY-4.0
-contact: ada@example.org
+contact: contact@example.org
 trained_on: 300 patients of a hospital
 inputs: [tumor_seg]
 output: rank
@@ -264,10 +264,10 @@ def test_a_model_has_a_page_with_its_card(site: Path) -> None:
     assert "Theirs &lt;b&gt;&amp; co&lt;/b&gt;" in page
     assert "<b>&" not in page
     for text in (
-        "Ada One, Bo Two",
+        "First Author, Last Author",
         "2.1",
         "CC-BY-4.0",
-        "ada@example.org",
+        "contact@example.org",
         "300 patients of a hospital",
         "Others, 2026",
     ):

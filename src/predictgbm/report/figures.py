@@ -455,7 +455,7 @@ def rank_heat_map(models: Sequence[str], groups: Sequence[tuple[str, Sequence[Se
                 hover = f"{models[column]}, {name} {setting.title}: "
                 hover += "unknown" if rank is None else f"rank {rank}, {gain or 0.0:+.1f} points"
                 color = REFERENCE_COLOR if gain is None else BETTER if gain > 0 else WORSE
-                strength = 0.0 if gain is None else 0.75 * abs(gain) / largest
+                strength = 0.0 if gain is None else 0.55 * abs(gain) / largest
                 parts.append(
                     f'<g><title>{escape(hover)}</title><rect x="{x + 1:.1f}" y="{y + 1:.1f}" width="{cell - 2:.1f}" '
                     f'height="{row - 2:.1f}" fill="{color}" fill-opacity="{strength:.2f}" stroke="{GRID}"/>'
