@@ -329,7 +329,11 @@ def test_classifiers_of_a_training_are_assembled(tmp_path: Path) -> None:
     leaky = {"splits": {"1": splits["splits"]["2"], "2": splits["splits"]["1"]}}
     with pytest.raises(ModelError, match="was trained on c, whom its split holds out"):
         gliomap_training.assemble(tmp_path / "leaky", files, leaky, dict.fromkeys("abcdyz", "A"))
-    with pytest.raises(TrainingError, match="setting depth is unknown"):
-        gliomap_training.train_network(
-            [], [], split="1", seed=0, settings={"depth": 1}, file=files[0], report=lambda *_: None
-        )
+    for settings, said in (
+        ({"depth": 1}, "depth is unknown"),
+        ({"trees": 0}, "trees is 0, expected a whole number"),
+    ):
+        with pytest.raises(ValueError, match=f"setting {said}"):
+            gliomap_training.train_network(
+                [], [], split="1", seed=0, settings=settings, file=files[0], report=lambda *_: None
+            )

@@ -202,12 +202,14 @@ def test_training_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     ("settings", "reason"),
     [
         ({"colour": 1}, "setting colour is unknown; known are configuration, epochs, iterations, trainer"),
+        ({"epochs": 0}, "setting epochs is 0, expected a whole number of 1 or more"),
+        ({"trainer": 3}, "setting trainer is 3, expected a name"),
         ({"trainer": "nnUNetTrainerNobody"}, "has none named nnUNetTrainerNobody"),
         ({"configuration": "3d_lowres"}, "3d_lowres is not one of nnU-Net's plan: 2d, 3d_fullres"),
     ],
 )
-def test_unknown_settings_are_refused(tmp_path: Path, settings: dict[str, Any], reason: str) -> None:
-    with pytest.raises(TrainingError, match=reason):
+def test_impossible_settings_are_refused(tmp_path: Path, settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
         train(tmp_path / "n.net", settings=settings)
 
 

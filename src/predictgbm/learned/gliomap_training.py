@@ -19,7 +19,13 @@ from predictgbm.growth import ModelError
 from predictgbm.learned.gliomap import CONTRASTS, FILE, REACH_MM, Forest, Model, Surroundings, survey
 from predictgbm.learned.radiomics import Spacing
 from predictgbm.learned.splits import check_splits
-from predictgbm.learned.training import TrainingError, TrainingExam, demand_one_size, fill_settings
+from predictgbm.learned.training import (
+    TrainingError,
+    TrainingExam,
+    check_numbers,
+    demand_one_size,
+    fill_settings,
+)
 
 #: Samples that each leaf holds at least.
 LEAF = 10
@@ -37,6 +43,9 @@ class Settings:
 
     samples: int = 600
     trees: int = 100
+
+    def __post_init__(self) -> None:
+        check_numbers(self, {"samples": 1, "trees": 1})
 
 
 class Sample(NamedTuple):

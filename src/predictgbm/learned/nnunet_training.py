@@ -35,7 +35,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from predictgbm.images import write_image
 from predictgbm.learned.cards import Vector, check_same, choose_device, open_record, write_file
 from predictgbm.learned.nnunet import CHANNELS, Ensemble, stack_channels
-from predictgbm.learned.training import TrainingError, TrainingExam, fill_settings
+from predictgbm.learned.training import TrainingError, TrainingExam, check_numbers, fill_settings
 from predictgbm.masks import bounding_box
 
 assemble = Ensemble.assemble
@@ -61,6 +61,9 @@ class Settings:
     configuration: str = "3d_fullres"
     epochs: int = 1000
     iterations: int = 250
+
+    def __post_init__(self) -> None:
+        check_numbers(self, {"epochs": 1, "iterations": 1}, names=("trainer", "configuration"))
 
 
 def train_network(

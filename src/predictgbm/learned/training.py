@@ -15,11 +15,13 @@ that never saw that patient.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from predictgbm.growth import ModelError
 
 #: Voxel sizes that differ by more than this share are not the same.
 SPACING_TOLERANCE = 0.1
@@ -37,6 +39,25 @@ def fill_settings(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
     if unknown := sorted(given.keys() - known):
         raise TrainingError(f"setting {', '.join(unknown)} is unknown; known are {', '.join(sorted(known))}")
     return kind(**given)
+
+
+def check_numbers(settings: object, least: Mapping[str, int], names: Sequence[str] = ()) -> None:
+    """Check settings, a dataclass: whole numbers where ``least`` names the smallest, text in ``names``, else 0 or more.
+
+    Raises
+    ------
+    ModelError
+        If a value is out of its range or of another kind.
+    """
+    for name, value in asdict(settings).items():  # type: ignore[call-overload]
+        if name in names:
+            if not isinstance(value, str):
+                raise ModelError(f"setting {name} is {value!r}, expected a name")
+            continue
+        kinds = (int,) if name in least else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or value < least.get(name, 0):
+            what = f"a whole number of {least[name]}" if name in least else "a number of 0"
+            raise ModelError(f"setting {name} is {value!r}, expected {what} or more")
 
 
 def demand_one_size(spacings: Sequence[Sequence[float]]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +29,7 @@ from predictgbm.growth.distance import core_mask
 from predictgbm.labels import CORE, Tumor, region
 from predictgbm.learned import cards
 from predictgbm.learned.cards import Vector, choose_device
+from predictgbm.learned.training import check_numbers
 from predictgbm.masks import bounding_box
 from predictgbm.planning import distance_um, fill_holes
 
@@ -78,12 +79,7 @@ class Settings:
     drop: float = 0.1
 
     def __post_init__(self) -> None:
-        least = {"base": 1, "levels": 3, "patch": 8, "batch": 1, "epochs": 1, "patience": 1}
-        for name, value in asdict(self).items():
-            kinds = (int,) if name in least else (int, float)
-            if isinstance(value, bool) or not isinstance(value, kinds) or value < least.get(name, 0):
-                what = f"a whole number of {least[name]}" if name in least else "a number of 0"
-                raise ModelError(f"setting {name} is {value!r}, expected {what} or more")
+        check_numbers(self, {"base": 1, "levels": 3, "patch": 8, "batch": 1, "epochs": 1, "patience": 1})
         if not self.cross_entropy + self.tversky:
             raise ModelError("settings cross_entropy and tversky are both 0, nothing would be learned")
 
