@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ import numpy as np
 from predictgbm import __version__
 from predictgbm.evaluation import evaluate_plan, evaluate_score, evaluate_tumor
 from predictgbm.failures import add_failure_options, run_reporting
-from predictgbm.images import ImageError, read_image, to_ras
-from predictgbm.labels import CONVENTIONS
+from predictgbm.guidelines import GUIDELINES, evaluate_guideline
+from predictgbm.images import Image, ImageError, read_image, to_ras
+from predictgbm.labels import CONVENTIONS, CORE, region
 from predictgbm.plan_inputs import read_labels, read_mask, read_on
 from predictgbm.planning import MARGIN_MM
 
@@ -97,6 +99,15 @@ def arguments() -> argparse.Namespace:
         help="margin of the standard of care, for volume_at_soc_coverage_ml, in mm (default: %(default)g)",
     )
     add("--core-first", action="store_true", help="the plan was made with --core-first")
+    add(
+        "--guidelines",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="NIFTI",
+        help="masks of make_guidelines.py, *_desc-<guideline>_mask.nii.gz and *allowed_mask.nii.gz; needs --score: adds "
+        "the score's plans of the guidelines' volumes and within their barriers",
+    )
     add("--model", default="", help="model that made the plan; copied into the result, as are:")
     add("--cohort", default="")
     add("--followup-session", default="")
@@ -105,6 +116,8 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.score and not args.tumor_seg:
         parser.error("--score needs --tumor-seg, for the standard of care and for ties")
+    if args.guidelines and not args.score:
+        parser.error("--guidelines needs --score, for the plans of other volumes")
     return args
 
 
@@ -130,11 +143,35 @@ def run(args: argparse.Namespace) -> None:
             result |= evaluate_score(
                 score, tumor, plan, recurrence, brain, spacing, args.margin, args.core_first
             )
+            result["guidelines"] = [
+                {"guideline": name}
+                | null_for_nan(
+                    evaluate_guideline(
+                        score, region(tumor, CORE), recurrence, brain, own, allowed, spacing, args.core_first
+                    )
+                )
+                for name, own, allowed in read_guidelines(args.guidelines, reference)
+            ]
     result["version"] = __version__
-    finite = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in result.items()}
+    finite = null_for_nan(result)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(finite, indent=2, ensure_ascii=False, allow_nan=False)
     args.out.write_text(text + "\n", encoding="utf-8")
+
+
+def null_for_nan(record: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}
+
+
+def read_guidelines(files: list[Path], reference: Image) -> Iterator[tuple[str, Any, Any]]:
+    """Yield name, plan and allowed region of each guideline whose masks are there."""
+    for name in GUIDELINES:
+        found = [
+            [path for path in files if path.name.endswith(f"_desc-{name}{kind}_mask.nii.gz")]
+            for kind in ("", "allowed")
+        ]
+        if found[0] and found[1]:
+            yield name, *(read_mask(paths[0], reference) for paths in found)
 
 
 def main() -> int:

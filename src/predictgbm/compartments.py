@@ -109,7 +109,9 @@ def _midline(labels: NDArray[np.uint8], wm: NDArray[np.float32]) -> NDArray[np.b
     touch = (labels[:-1] == Compartment.LEFT) & (labels[1:] == Compartment.RIGHT)
     middle = int(np.median(np.nonzero(touch)[0]))
     section = (wm[middle : middle + 2].mean(axis=0) > 0.5) & np.isin(labels[middle], hemispheres)
-    parts, _ = ndimage.label(section)
+    parts, n_parts = ndimage.label(section)
+    if not n_parts:
+        return np.zeros(labels.shape, bool)
     callosum = parts == 1 + np.bincount(parts[parts > 0] - 1).argmax()
     rows = np.arange(labels.shape[2])
     roof = np.where(callosum.any(axis=1), np.where(callosum, rows, -1).max(axis=1), -np.inf)
@@ -124,7 +126,7 @@ def _midline(labels: NDArray[np.uint8], wm: NDArray[np.float32]) -> NDArray[np.b
 def load_compartments(folder: str | os.PathLike[str]) -> Image | None:
     """Return the map of compartments of an atlas folder: its own file or, where it lacks one, derived on the spot.
 
-    None for an atlas that has neither the file nor a name in :data:`SEEDS`.
+    None for an atlas that has neither the file nor white matter at the :data:`SEEDS` of its space.
 
     Raises
     ------
@@ -137,8 +139,17 @@ def load_compartments(folder: str | os.PathLike[str]) -> Image | None:
         if image.data.max() > max(Compartment):
             raise ImageError(f"{path}: holds the label {image.data.max()}; labels go to {max(Compartment)}")
         return image
-    seeds = SEEDS.get(read_space(folder))
-    return derive_compartments(load_atlas(folder), seeds) if seeds else None
+    seeds = SEEDS.get(read_space(folder), {})
+    atlas = load_atlas(folder) if seeds else None
+    if atlas is None or not all(_in_brain(atlas, point) for points in seeds.values() for point in points):
+        return None
+    return derive_compartments(atlas, seeds)
+
+
+def _in_brain(atlas: Atlas, point: tuple[float, float, float]) -> bool:
+    x, y, z = np.rint(np.linalg.inv(atlas.affine)[:3] @ [*point, 1]).astype(int)
+    inside = all(0 <= i < n for i, n in zip((x, y, z), atlas.shape, strict=True))
+    return inside and bool(atlas.wm[x, y, z] > 0.5)
 
 
 def place_compartments(compartments: Image, reference: Image) -> NDArray[np.uint8]:

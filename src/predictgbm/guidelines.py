@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from predictgbm.compartments import dura_mask
+from predictgbm.evaluation import coverage
 from predictgbm.geodesic import extend, geodesic_distance
-from predictgbm.labels import CORE, Tumor, region
+from predictgbm.labels import CORE, RECURRENCE, Tumor, region
 from predictgbm.masks import bounding_box
 from predictgbm.planning import PlanError, fill_holes, rank_voxels
 
@@ -261,3 +262,45 @@ def restricted_plan(
     plan = np.zeros(allowed.shape, bool)
     plan.flat[order] = True
     return plan
+
+
+def evaluate_guideline(
+    score: NDArray[np.floating],
+    core: NDArray[np.bool_],
+    recurrence: NDArray[np.integer],
+    brain_mask: NDArray[np.bool_],
+    plan: NDArray[np.bool_],
+    allowed: NDArray[np.bool_],
+    spacing: Sequence[float],
+    core_first: bool = False,
+) -> dict[str, float]:
+    """Measure a guideline's plan, and a model's plan of its volume within its barriers, against the recurrence.
+
+    Parameters
+    ----------
+    score, core, brain_mask, allowed, spacing, core_first
+        As for :func:`restricted_plan`.
+    recurrence : int array of shape (nx, ny, nz)
+        Canonical labels of the registered follow-up.
+    plan : bool array of the same shape
+        The guideline's.
+
+    Returns
+    -------
+    dict
+        ``plan_ml``; ``coverage_<definition>`` of the model's plan and ``guideline_coverage_<definition>`` of the
+        guideline's for enhancing recurrence and core, 0 to 1, NaN without recurrence.
+
+    Raises
+    ------
+    PlanError
+        As :func:`restricted_plan`.
+    """
+    n_voxels = int(np.count_nonzero(plan))
+    own = restricted_plan(score, core, brain_mask, allowed, spacing, n_voxels, core_first)
+    result = {"plan_ml": n_voxels * math.prod(spacing) / 1000.0}
+    for definition in ("enhancing", "core"):
+        target = region(recurrence, RECURRENCE[definition])
+        result[f"coverage_{definition}"] = coverage(own, target)
+        result[f"guideline_coverage_{definition}"] = coverage(plan, target)
+    return result

@@ -141,6 +141,7 @@ _definition = _text(
     required=True,
     values=("enhancing", "core", "all"),
 )
+_guideline = _text("guideline", "Name of the guideline, as in --guidelines", required=True)
 _panel = _text(
     "panel",
     "all_patients: models with output for nearly all patients; subset: all models, on the patients whom "
@@ -257,6 +258,39 @@ TABLES: dict[str, Table] = {
                 "volume of the curve is enough for so many",
             ),
             _fraction("kept", "Part of the patients for whom the volume found in all others is enough"),
+        ),
+    ),
+    "guidelines": Table(
+        "Plans within the barriers of a guideline and of its plan's volume: one row per patient, guideline and model",
+        ("patient", "guideline", "model"),
+        (
+            _patient,
+            _guideline,
+            _text("model", "Name of the model, or 'guideline' for the guideline's own plan", required=True),
+            _fraction("coverage_enhancing", "Part of the enhancing recurrence inside the plan"),
+            _fraction("coverage_core", "Part of the recurrence core (enhancing and necrosis) inside the plan"),
+            _amount("plan_ml", "ml", "Volume of the plan, that of the guideline's own"),
+        ),
+    ),
+    "guideline_comparisons": Table(
+        "Each model against a guideline's own plan, paired by patient, enhancing coverage of all data sets; exploratory",
+        ("guideline", "model"),
+        (
+            _guideline,
+            _model,
+            _count("n", "patients", "Patients with a coverage of both"),
+            _count("n_zero", "patients", "Patients in whom both cover the same"),
+            _fraction("mean", "Mean coverage of the model's plans"),
+            _fraction("mean_guideline", "Mean coverage of the guideline's plans of the same patients"),
+            _difference("shift", "Hodges-Lehmann shift of coverage, model minus guideline"),
+            _difference("shift_low", "Lower end of its 95 % interval"),
+            _difference("shift_high", "Upper end of its 95 % interval"),
+            _difference(
+                "rank_biserial",
+                "Matched-pairs rank-biserial correlation; 1 if the model is never worse, -1 if never better",
+            ),
+            _fraction("p_pratt", "Two-sided Wilcoxon signed-rank p-value, zeros by Pratt"),
+            _fraction("p_adjusted", "p_pratt adjusted by Holm over the models of the guideline"),
         ),
     ),
     "summary": Table(

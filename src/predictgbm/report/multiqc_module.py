@@ -18,7 +18,7 @@ from multiqc.base_module import BaseMultiqcModule, ModuleNoSamplesFound
 from multiqc.plots import linegraph
 
 from predictgbm.quality import STAGES, TRIAL
-from predictgbm.report import figures, gallery, methods, ranking
+from predictgbm.report import figures, gallery, guidelines, methods, ranking
 from predictgbm.report.figures import Pair, Panel, Point
 from predictgbm.report.formatting import (
     MISSING,
@@ -91,6 +91,7 @@ class MultiqcModule(BaseMultiqcModule):
         self.section("Coverage patient by patient", "patients", paired(results))
         self.curve()
         self.section("Plans with a guarantee", "guarantee", guarantee(results))
+        self.section("Within the barriers of guidelines", "guidelines", guidelines.section(results))
         self.section("Ranking", "ranking", ranking.section(results))
         self.section("Where recurrence was far away", "distance", distance(results))
         self.section("Robustness", "robustness", robustness(results))

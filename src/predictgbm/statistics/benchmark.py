@@ -428,6 +428,10 @@ def make_tables(
         tables[name] = build(name, getattr(analysis.ranking, name))
     tables |= {name: build(name, rows) for name, rows in analysis.robustness.items()}
     tables["guarantee"] = build("guarantee", guarantee_rows(tables["curves"]))
+    tables["guidelines"] = build("guidelines", guideline_rows(records))
+    tables["guideline_comparisons"] = build(
+        "guideline_comparisons", guideline_comparisons(tables["guidelines"], MINIMUM_PATIENTS)
+    )
     tables["data_dictionary"] = data_dictionary()
     facts = {
         "seed": seed,

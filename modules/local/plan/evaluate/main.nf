@@ -4,7 +4,7 @@ process PLAN_EVALUATE {
     label 'family_growth'
 
     input:
-    tuple val(meta), path(exam), path(map), path(plan), val(followup), path(recurrence)
+    tuple val(meta), path(exam), path(map), path(plan), path(guidelines), val(followup), path(recurrence)
 
     output:
     tuple val(meta), path("*_metrics.json"), emit: metrics, optional: true
@@ -13,12 +13,13 @@ process PLAN_EVALUATE {
 
     script:
     def args = task.ext.args ?: ''
+    def masks = guidelines ? "--guidelines ${guidelines}" : ''
     def prefix = "${meta.id}_space-${task.ext.space}_model-${meta.model}"
     """
     evaluate_plan.py --plan ${plan} --recurrence ${recurrence} --brain-mask ${exam}/*_desc-brain_mask.nii.gz \\
         --score ${map} --tumor-seg ${exam}/*_desc-tumor_dseg.nii.gz --out ${prefix}_metrics.json --failure ${prefix}_failure.json \\
         --patient ${meta.patient} --session ${meta.session} --cohort '${meta.cohort}' --model ${meta.model} \\
-        --followup-session ${followup.session} --days ${followup.days} ${args}
+        --followup-session ${followup.session} --days ${followup.days} ${masks} ${args}
     print_versions.py ${task.process} > versions.yml
     """
 
