@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Compute the tables of a benchmark: coverage of each model, tests against the standard of care, the cohort.
 
-Writes into one folder, as CSV and as Parquet: metrics, lesions, curves, guarantee, guidelines,
-guideline_comparisons, summary, comparisons, equivalence, mixed_model, leave_one_dataset_out, power, correlations,
-pairwise, rankings, rank_frequencies, cohort, failures and quality; besides data_dictionary.csv, which says for every column its type, unit and meaning, and statistics.json with
-seed, family of tests, patient flow, remarks, and the test of all models at once. The same input gives the same files.
+Writes into one folder, as CSV and as Parquet: metrics, lesions, curves, guarantee, guidelines, guideline_comparisons,
+summary, comparisons, equivalence, mixed_model, leave_one_dataset_out, power, correlations, pairwise, rankings,
+rank_frequencies, cohort, failures and quality; besides data_dictionary.csv, which says for every column its type, unit
+and meaning, and statistics.json with seed, family of tests, patient flow, remarks, and the test of all models at once.
+The same input gives the same files.
 With nothing to evaluate the tables are there and empty.
 """
 

@@ -105,8 +105,8 @@ def arguments() -> argparse.Namespace:
         type=Path,
         default=[],
         metavar="NIFTI",
-        help="masks of make_guidelines.py, *_desc-<guideline>_mask.nii.gz and *allowed_mask.nii.gz; needs --score: adds "
-        "the score's plans of the guidelines' volumes and within their barriers",
+        help="masks of make_guidelines.py, *_desc-<guideline>_mask.nii.gz and *allowed_mask.nii.gz; needs --score: "
+        "adds the score's plans of the guidelines' volumes and within their barriers",
     )
     add("--model", default="", help="model that made the plan; copied into the result, as are:")
     add("--cohort", default="")
@@ -171,7 +171,7 @@ def read_guidelines(files: list[Path], reference: Image) -> Iterator[tuple[str, 
             for kind in ("", "allowed")
         ]
         if found[0] and found[1]:
-            yield name, *(read_mask(paths[0], reference) for paths in found)
+            yield name, read_mask(found[0][0], reference), read_mask(found[1][0], reference)
 
 
 def main() -> int:

@@ -1,8 +1,8 @@
 """Compartments of the brain that the dura keeps apart: what lies on either side of falx and tentorium.
 
 The atlases have no parcellation. Their T1 tells the compartments all the same: from a point in the white matter of
-each hemisphere, of the cerebellum and of the brain stem a front spreads, fast in bright tissue and slowly in dark, and a
-voxel belongs to the front that comes first. Fronts meet in what is dark between them, the fissures in which falx and
+each hemisphere, of the cerebellum and of the brain stem a front spreads, fast in bright tissue and slowly in dark, and
+a voxel belongs to the front that comes first. Fronts meet in what is dark between them, the fissures in which falx and
 tentorium lie. The way through cerebral and cerebellar peduncles leads by the brain stem, which is open to both sides.
 The corpus callosum and what lies below it in the midline are a compartment of their own, open to both hemispheres.
 """
@@ -75,8 +75,8 @@ def derive_compartments(atlas: Atlas, seeds: Mapping[Compartment, Points]) -> Im
     Returns
     -------
     Image
-        uint8, :class:`Compartment`; voxels of :data:`SPACING_MM`. Voxels outside the brain bear the label of the nearest
-        in it, so that an exam whose brain is larger finds the same walls.
+        uint8, :class:`Compartment`; voxels of :data:`SPACING_MM`. Voxels outside the brain bear the label of the
+        nearest in it, so that an exam whose brain is larger finds the same walls.
     """
     affine = atlas.affine.copy()
     affine[:3, :3] *= SPACING_MM / np.array(atlas.spacing)

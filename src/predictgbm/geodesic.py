@@ -1,7 +1,7 @@
 """Length of the shortest way from a tumour to each voxel that does not lead through a barrier.
 
 Where the straight line to the nearest voxel of the tumour is free, its length is the answer, exact: a margin without
-barriers is that of :func:`predictgbm.planning.soc_mask`. Behind a barrier ways are found by lazy any-angle search, Theta*
+barriers is that of :func:`predictgbm.planning.soc_mask`. Behind a barrier ways are found by any-angle search, Theta*
 (Daniel K, Nash A, Koenig S, Felner A. J Artif Intell Res 39:533-579, 2010, doi:10.1613/jair.2994): they bend at voxel
 centres by the edges of barriers and are straight between. With a speed that varies the front marches from voxel to
 voxel: fast marching (Sethian JA. PNAS 93:1591-1595, 1996, doi:10.1073/pnas.93.4.1591) of SimpleITK, first order.
@@ -105,7 +105,7 @@ def extend(
     """
     if not unknown.any():
         return values
-    border = ~unknown & ndimage.binary_dilation(unknown, np.ones((3, 3, 3))) & (values <= limit)
+    border = ~unknown & ndimage.binary_dilation(unknown, np.ones((3, 3, 3), bool)) & (values <= limit)
     found = values.copy()
     size = np.array(spacing, np.float64)
     _any_angle(found, anchors.copy(), np.flatnonzero(border), unknown, open_, size, float(limit))
@@ -138,8 +138,8 @@ def _widened(mask: NDArray[np.bool_], reach: float, spacing: Sequence[float]) ->
 def _free(start: int, end: int, open_: NDArray[np.bool_]) -> bool:
     """Tell whether the line between the centres of two voxels, given by flat indices, is open.
 
-    It may graze the corner of a blocked voxel, but not pass where two blocked voxels share no more than an edge: each of
-    its steps has a way by faces, too.
+    It may graze the corner of a blocked voxel, but not pass where two blocked voxels share no more than an edge: each
+    of its steps has a way by faces, too.
     """
     _, ny, nz = open_.shape
     i, j, k = start // (ny * nz), start // nz % ny, start % nz
@@ -154,9 +154,7 @@ def _free(start: int, end: int, open_: NDArray[np.bool_]) -> bool:
             return False
         by_x, by_y, by_z = open_[a, y, z], open_[x, b, z], open_[x, y, c]
         by_xy, by_xz, by_yz = open_[a, b, z], open_[a, y, c], open_[x, b, c]
-        if not (
-            (by_x and (by_xy or by_xz)) or (by_y and (by_xy or by_yz)) or (by_z and (by_xz or by_yz))
-        ):
+        if not ((by_x and (by_xy or by_xz)) or (by_y and (by_xy or by_yz)) or (by_z and (by_xz or by_yz))):
             return False
         x, y, z = a, b, c
     return True

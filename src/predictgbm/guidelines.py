@@ -1,8 +1,8 @@
 """Plans as published guidelines draw them: a margin around the gross tumour that respects anatomical barriers.
 
 The margin is measured along the shortest way that does not lead through a barrier (as Shusharina N et al. Radiother
-Oncol 146:37-43, 2020, doi:10.1016/j.radonc.2020.01.028). Barriers are what lies outside the brain mask (skull), falx and
-tentorium (:mod:`predictgbm.compartments`), and the ventricles, into which the margin goes no farther than the
+Oncol 146:37-43, 2020, doi:10.1016/j.radonc.2020.01.028). Barriers are what lies outside the brain mask (skull), falx
+and tentorium (:mod:`predictgbm.compartments`), and the ventricles, into which the margin goes no farther than the
 guideline says and never across. Corpus callosum and peduncles are open. Brain stem and optic pathways, which a
 planner spares case by case, are not barriers here: there is no map of the optic pathways.
 
@@ -223,8 +223,10 @@ def _entered(
         known = np.where(there, np.inf, way[box].astype(np.float64))
         anchors = np.arange(known.size).reshape(known.shape)
         # A way in is straight from the last voxel of tissue, which is therefore open, too.
-        shore = ~there & ndimage.binary_dilation(there, np.ones((3, 3, 3)))
-        time = extend(known, anchors, there, there | (shore & np.isfinite(known)), spacing, guideline.margin_mm)
+        shore = ~there & ndimage.binary_dilation(there, np.ones((3, 3, 3), bool))
+        time = extend(
+            known, anchors, there, there | (shore & np.isfinite(known)), spacing, guideline.margin_mm
+        )
         result[box] &= time <= guideline.margin_mm
     return result
 

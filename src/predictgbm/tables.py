@@ -268,12 +268,14 @@ TABLES: dict[str, Table] = {
             _guideline,
             _text("model", "Name of the model, or 'guideline' for the guideline's own plan", required=True),
             _fraction("coverage_enhancing", "Part of the enhancing recurrence inside the plan"),
-            _fraction("coverage_core", "Part of the recurrence core (enhancing and necrosis) inside the plan"),
+            _fraction(
+                "coverage_core", "Part of the recurrence core (enhancing and necrosis) inside the plan"
+            ),
             _amount("plan_ml", "ml", "Volume of the plan, that of the guideline's own"),
         ),
     ),
     "guideline_comparisons": Table(
-        "Each model against a guideline's own plan, paired by patient, enhancing coverage of all data sets; exploratory",
+        "Each model against a guideline's own plan, paired by patient: enhancing coverage, exploratory",
         ("guideline", "model"),
         (
             _guideline,

@@ -126,7 +126,9 @@ def test_a_larger_margin_contains_the_smaller(
 @settings(max_examples=15)
 @given(scenes())
 def test_a_falx_without_a_gap_keeps_the_plan_in_its_half(scene: dict[str, Any]) -> None:
-    halves = np.where(np.arange(SHAPE[0])[:, None, None] < 12, 1, 2).astype(np.uint8) * np.ones(SHAPE, np.uint8)
+    halves = np.where(np.arange(SHAPE[0])[:, None, None] < 12, 1, 2).astype(np.uint8) * np.ones(
+        SHAPE, np.uint8
+    )
     labels = np.where(halves == 1, scene["labels"], 0)
     if not (labels == 3).any():
         labels[5, 11, 10] = 3
@@ -136,7 +138,9 @@ def test_a_falx_without_a_gap_keeps_the_plan_in_its_half(scene: dict[str, Any]) 
 
 @settings(max_examples=15)
 @given(scenes(), st.integers(1, 400))
-def test_a_models_plan_has_so_many_voxels_of_its_best_in_the_region(scene: dict[str, Any], wanted: int) -> None:
+def test_a_models_plan_has_so_many_voxels_of_its_best_in_the_region(
+    scene: dict[str, Any], wanted: int
+) -> None:
     score = scene["rng"].normal(size=SHAPE)
     core, brain = scene["labels"] == 3, scene["brain"]
     allowed = plan_of(scene).allowed
@@ -201,7 +205,7 @@ def test_marching_alone_is_within_a_voxel_and_a_half(radius: float) -> None:
     way = geodesic_distance(source, np.ones_like(source), (1, 1, 1), 14.0, np.ones(source.shape))
     exact = np.maximum(0, geodesic_distance(source, np.ones_like(source), (1, 1, 1), 14.0))
     both = np.isfinite(way)
-    assert 0 <= (way[both] - exact[both]).min()
+    assert (way[both] - exact[both]).min() >= 0
     assert (way[both] - exact[both]).max() <= 1.5
 
 

@@ -14,9 +14,9 @@ def section(results: Results) -> tuple[str, str] | None:
     if not any(parts):
         return None
     how = (
-        "A guideline’s plan stops at skull, falx and tentorium and goes little into the ventricles; each model’s plan here "
-        "has its volume and keeps its barriers, so that a model is useful in that practice if it covers more than the "
-        "guideline itself."
+        "A guideline’s plan stops at skull, falx and tentorium and goes little into the ventricles; each model’s plan "
+        "here has its volume and keeps its barriers, so that a model is useful in that practice if it covers more than "
+        "the guideline itself."
     )
     return how, "".join(parts)
 

@@ -14,6 +14,7 @@ from predictgbm.labels import RECURRENCE
 from predictgbm.quality import quality_rows
 from predictgbm.statistics.bootstrap import bca_interval
 from predictgbm.statistics.conformal import guarantee_rows
+from predictgbm.statistics.guidelines import guideline_comparisons, guideline_rows
 from predictgbm.statistics.paired import (
     MINIMUM_PATIENTS,
     count_zeros_and_ties,

@@ -28,7 +28,11 @@ def guideline_rows(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
     models, own = [], {}
     for record in records:
         for entry in record.get("guidelines") or []:
-            row = {"patient": record.get("patient"), "guideline": entry["guideline"], "plan_ml": entry["plan_ml"]}
+            row = {
+                "patient": record.get("patient"),
+                "guideline": entry["guideline"],
+                "plan_ml": entry["plan_ml"],
+            }
             kinds = ("coverage_enhancing", "coverage_core")
             models.append(row | {"model": record.get("model")} | {kind: entry[kind] for kind in kinds})
             own[row["patient"], row["guideline"]] = (
