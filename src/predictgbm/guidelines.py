@@ -78,6 +78,8 @@ VENTRICLE_DEPTH_MM = 30.0
 HORN_MM = 10.0
 #: Less deep fluid than this is no ventricle, in ml.
 VENTRICLE_ML = 1.0
+#: Fluid so near to falx and tentorium lies in a fissure or cistern, in mm.
+FISSURE_MM = 5.0
 
 
 def guideline(name: str) -> Guideline:
@@ -154,7 +156,8 @@ def make_guideline_plan(
         raise PlanError(f"a white-matter speed of {white_matter_speed:g} is not possible; give 1 or more")
     none = np.zeros(inside.shape, bool)
     dura = none if compartments is None else inside & dura_mask(compartments) & ~core
-    ventricles = inside & ventricle_mask(csf, inside, spacing) & ~core & ~dura
+    fluid = np.where(_within(inside, dura, FISSURE_MM, spacing), 0.0, csf)
+    ventricles = ventricle_mask(fluid, inside, spacing) & ~core
     tissue = inside & ~dura & ~ventricles
 
     speed = None

@@ -33,6 +33,9 @@ COLUMNS = {
     "lesions": "patient model lesion volume_ml coverage",
     "curves": "patient model fraction coverage_enhancing",
     "guarantee": "model n n_reached coverage level fraction kept",
+    "guidelines": "patient guideline model coverage_enhancing coverage_core plan_ml",
+    "guideline_comparisons": "guideline model n n_zero mean mean_guideline shift shift_low shift_high rank_biserial "
+    "p_pratt p_adjusted",
     "summary": "model dataset definition n mean sd sem median q1 q3 ci_low ci_high median_ci_low median_ci_high "
     "mean_missing_as_zero",
     "comparisons": "model dataset definition in_family n n_zero n_tied p_pratt p_wilcox p_signflip p_adjusted p_max_t "
