@@ -84,6 +84,13 @@ def record(
         "n_lesions": 1 if known else 0,
         "curve_area": 0.5 if known else None,
         "reason": None if known else "no recurrence",
+        "guidelines": [
+            {"guideline": "estroeano2023", "plan_ml": 90.0}
+            | dict.fromkeys(("coverage_enhancing", "coverage_core"), coverage)
+            | dict.fromkeys(
+                ("guideline_coverage_enhancing", "guideline_coverage_core"), 0.5 if known else None
+            )
+        ],
         "lesions": [{"lesion": 1, "volume_ml": 5.0, "coverage": coverage}] if known else [],
         "curve": {"fraction": fraction, "coverage_enhancing": [min(1.0, f * coverage) for f in fraction]}
         if known
