@@ -143,15 +143,23 @@ def run(args: argparse.Namespace) -> None:
             result |= evaluate_score(
                 score, tumor, plan, recurrence, brain, spacing, args.margin, args.core_first
             )
-            result["guidelines"] = [
-                {"guideline": name}
-                | null_for_nan(
-                    evaluate_guideline(
-                        score, region(tumor, CORE), recurrence, brain, own, allowed, spacing, args.core_first
+            if args.guidelines:
+                result["guidelines"] = [
+                    {"guideline": name}
+                    | null_for_nan(
+                        evaluate_guideline(
+                            score,
+                            region(tumor, CORE),
+                            recurrence,
+                            brain,
+                            own,
+                            allowed,
+                            spacing,
+                            args.core_first,
+                        )
                     )
-                )
-                for name, own, allowed in read_guidelines(args.guidelines, reference)
-            ]
+                    for name, own, allowed in read_guidelines(args.guidelines, reference)
+                ]
     result["version"] = __version__
     finite = null_for_nan(result)
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -126,7 +126,7 @@ def _midline(labels: NDArray[np.uint8], wm: NDArray[np.float32]) -> NDArray[np.b
 def load_compartments(folder: str | os.PathLike[str]) -> Image | None:
     """Return the map of compartments of an atlas folder: its own file or, where it lacks one, derived on the spot.
 
-    None for an atlas that has neither the file nor white matter at the :data:`SEEDS` of its space.
+    None for an atlas that has neither the file nor, in its brain, the :data:`SEEDS` of its space.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def load_compartments(folder: str | os.PathLike[str]) -> Image | None:
 def _in_brain(atlas: Atlas, point: tuple[float, float, float]) -> bool:
     x, y, z = np.rint(np.linalg.inv(atlas.affine)[:3] @ [*point, 1]).astype(int)
     inside = all(0 <= i < n for i, n in zip((x, y, z), atlas.shape, strict=True))
-    return inside and bool(atlas.wm[x, y, z] > 0.5)
+    return inside and bool(atlas.brain_mask[x, y, z])
 
 
 def place_compartments(compartments: Image, reference: Image) -> NDArray[np.uint8]:
