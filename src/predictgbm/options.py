@@ -8,7 +8,7 @@ from typing import TypeVar
 #: Choices that give another recurrence: rule that picks the follow-up, least interval to it, method that registers it.
 RECURRENCE_AXES = ("followup", "interval", "registration")
 #: All that the evaluation depends on besides the models.
-AXES = ("margin", "definition", *RECURRENCE_AXES)
+AXES = ("margin", "definition", *RECURRENCE_AXES, "guideline")
 
 Value = TypeVar("Value")
 

@@ -145,6 +145,7 @@ _definition = _text(
     required=True,
     values=("enhancing", "core", "all"),
 )
+_guideline = _text("guideline", "Name of the guideline, as in --guidelines", required=True)
 _panel = _text(
     "panel",
     "all_patients: models with output for nearly all patients; subset: all models, on the patients whom "
@@ -162,11 +163,13 @@ _ranking_method = _text(
 _axis = _text(
     "axis",
     "What is set otherwise: margin of the standard of care; definition of recurrence; rule that picks the follow-up; "
-    "least interval to it; method that registers it",
+    "least interval to it; method that registers it; barriers and volume of a guideline",
     required=True,
     values=AXES,
 )
-_setting = _text("setting", "The other choice: mm, definition, rule, days, or method", required=True)
+_setting = _text(
+    "setting", "The other choice: mm, definition, rule, days, method, or guideline", required=True
+)
 _tumor_core = _amount(
     "tumor_core_ml", "ml", "Volume of the pre-operative tumour core (enhancing and necrosis)"
 )
@@ -601,6 +604,41 @@ TABLES: dict[str, Table] = {
             _fraction("frequency", "Part of the voxels that recurred"),
             _fraction("frequency_low", "Lower end of its 95 % percentile interval, bootstrap by patient"),
             _fraction("frequency_high", "Upper end of that interval"),
+        ),
+    ),
+    "guidelines": Table(
+        "Plans within the barriers of a guideline and of its plan's volume: one row per patient, guideline and model",
+        ("patient", "guideline", "model"),
+        (
+            _patient,
+            _guideline,
+            _text("model", "Name of the model, or 'guideline' for the guideline's own plan", required=True),
+            _fraction("coverage_enhancing", "Part of the enhancing recurrence inside the plan"),
+            _fraction(
+                "coverage_core", "Part of the recurrence core (enhancing and necrosis) inside the plan"
+            ),
+            _amount("plan_ml", "ml", "Volume of the plan, that of the guideline's own"),
+        ),
+    ),
+    "guideline_comparisons": Table(
+        "Each model against a guideline's own plan, paired by patient: enhancing coverage, exploratory",
+        ("guideline", "model"),
+        (
+            _guideline,
+            _model,
+            _count("n", "patients", "Patients with a coverage of both"),
+            _count("n_zero", "patients", "Patients in whom both cover the same"),
+            _fraction("mean", "Mean coverage of the model's plans"),
+            _fraction("mean_guideline", "Mean coverage of the guideline's plans of the same patients"),
+            _difference("shift", "Hodges-Lehmann shift of coverage, model minus guideline"),
+            _difference("shift_low", "Lower end of its 95 % interval"),
+            _difference("shift_high", "Upper end of its 95 % interval"),
+            _difference(
+                "rank_biserial",
+                "Matched-pairs rank-biserial correlation; 1 if the model is never worse, -1 if never better",
+            ),
+            _fraction("p_pratt", "Two-sided Wilcoxon signed-rank p-value, zeros by Pratt"),
+            _fraction("p_adjusted", "p_pratt adjusted by Holm over the models of the guideline"),
         ),
     ),
     "summary": Table(

@@ -337,7 +337,7 @@ def test_predict_on_a_real_exam(tmp_path: Path) -> None:
 def test_a_run_in_mni152_says_so_in_every_name(tmp_path: Path) -> None:
     """The atlas is prepared by the launcher; what is published lies where MNI152 has its brain, tensors too."""
     options = ("--simulate", 1, "--simulate_spacing", 4, "--simulate_tensor", "--bootstrap_draws", 1000)
-    options = (*options, "--models", "soc,fisherkpp")
+    options = (*options, "--models", "soc,fisherkpp", "--guidelines", "estroeano2023")
     run(tmp_path, "-profile", "standard", *options, "--atlas_space", "MNI152", "--outdir", "results")
     results = tmp_path / "results"
     published = [path.relative_to(results).as_posix() for path in results.rglob("*")]
@@ -355,6 +355,12 @@ def test_a_run_in_mni152_says_so_in_every_name(tmp_path: Path) -> None:
     assert json.loads((patient / "ses-pre" / "anat" / "exam.json").read_text())["space"] == "MNI152"
     (sidecar,) = patient.rglob("*_model-fisherkpp_probseg.json")
     assert json.loads(sidecar.read_text())["parameters"]["anisotropic"]
+    (drawn,) = patient.rglob("*_desc-estroeano2023_mask.json")
+    assert json.loads(drawn.read_text())["falx_and_tentorium"]
+    compared = {row["model"]: float(row["plan_ml"]) for row in rows(results / "tables" / "guidelines.csv")}
+    assert compared.keys() == {"guideline", "soc", "fisherkpp"}
+    assert len(set(compared.values())) == 1
+    assert compared["soc"] == pytest.approx(json.loads(drawn.read_text())["volume_ml"])
     sources = json.loads((results / "dataset_description.json").read_text())["SourceDatasets"]
     assert {"DOI": "10.1016/j.neuroimage.2010.07.033", "Version": "MNI152"} in sources
     assert {row["space"] for row in rows(results / "simulated" / "samplesheet.csv")} == {"MNI152"}

@@ -568,4 +568,4 @@ def test_a_probability_beyond_one_is_refused(files, call):
     assert "probabilities run from 0 to 3, expected 0 to 1" in said
     status, said = call("evaluate_plan", *evaluate_arguments(files), "--dose")
     assert status == 2
-    assert "--dose and --probability need --score" in said
+    assert "--dose needs --score" in said

@@ -54,6 +54,9 @@ COLUMNS = {
     "calibration": "patient model prevalence probability brier reliability resolution uncertainty within skill ece",
     "calibration_summary": "model score n value low high",
     "reliability": "model bin_low bin_high n share probability frequency frequency_low frequency_high",
+    "guidelines": "patient guideline model coverage_enhancing coverage_core plan_ml",
+    "guideline_comparisons": "guideline model n n_zero mean mean_guideline shift shift_low shift_high rank_biserial "
+    "p_pratt p_adjusted",
     "summary": "model dataset definition n mean sd sem median q1 q3 ci_low ci_high median_ci_low median_ci_high "
     "mean_missing_as_zero",
     "comparisons": "model dataset definition in_family n n_zero n_tied p_pratt p_wilcox p_signflip p_adjusted p_max_t "
@@ -102,6 +105,13 @@ def record(
         "n_lesions": 1 if known else 0,
         "curve_area": 0.5 if known else None,
         "reason": None if known else "no recurrence",
+        "guidelines": [
+            {"guideline": "estroeano2023", "plan_ml": 90.0}
+            | dict.fromkeys(("coverage_enhancing", "coverage_core"), coverage)
+            | dict.fromkeys(
+                ("guideline_coverage_enhancing", "guideline_coverage_core"), 0.5 if known else None
+            )
+        ],
         "lesions": [{"lesion": 1, "volume_ml": 5.0, "coverage": coverage}] if known else [],
         "settings": [{"axis": "margin", "setting": "10", "plan_ml": 50.0, "coverage_enhancing": coverage / 2}]
         if known

@@ -22,6 +22,7 @@ from predictgbm.report import (
     dose,
     figures,
     gallery,
+    guidelines,
     methods,
     networks,
     ranking,
@@ -102,6 +103,7 @@ class MultiqcModule(BaseMultiqcModule):
         self.section("Coverage patient by patient", "patients", paired(results))
         self.section("Coverage at other plan volumes", "curve", curve.section(results), curve.plot(results))
         self.section("Plans with a guarantee", "guarantee", guarantee(results))
+        self.section("Within the barriers of guidelines", "guidelines", guidelines.section(results))
         self.section("Ranking", "ranking", ranking.section(results))
         self.section("Dose", "dose", dose.section(results))
         self.section("Calibration of probabilities", "calibration", reliability.section(results))

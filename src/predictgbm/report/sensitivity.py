@@ -26,6 +26,7 @@ AXES = {
     "followup": ("Follow-up", "the {}"),
     "interval": ("Interval", "{} days or more"),
     "registration": ("Registration", "{}"),
+    "guideline": ("Barriers", "{}"),
 }
 
 

@@ -17,6 +17,7 @@ from predictgbm.statistics.causes import cause_rows, frequency_rows
 from predictgbm.statistics.conformal import guarantee_rows
 from predictgbm.statistics.curves import curve_rows, volume_rows
 from predictgbm.statistics.dose import dose_tables
+from predictgbm.statistics.guidelines import guideline_comparisons, guideline_rows
 from predictgbm.statistics.paired import (
     MINIMUM_PATIENTS,
     count_zeros_and_ties,
@@ -437,13 +438,17 @@ def make_tables(
     for name in ("pairwise", "rankings", "rank_frequencies"):
         tables[name] = build(name, getattr(analysis.ranking, name))
     tables |= {name: build(name, rows) for name, rows in analysis.robustness.items()}
-    changed = settings_rows(tables["metrics"], tables["settings"], reference)
-    tables |= {name: build(name, rows) for name, rows in changed.items()}
     tables |= _evidence(tables, records, reference, draws, seed)
     tables["guarantee"] = build("guarantee", guarantee_rows(tables["curves"]))
+    tables["guidelines"] = build("guidelines", guideline_rows(records))
+    tables["guideline_comparisons"] = build(
+        "guideline_comparisons", guideline_comparisons(tables["guidelines"], MINIMUM_PATIENTS)
+    )
     members = _cohorts(tables["metrics"])
     tables |= dose_tables(records, members, reference, draws, seed)
     tables |= calibration_tables(records, members, seed)
+    changed = settings_rows(tables["metrics"], tables["settings"], tables["guidelines"], reference)
+    tables |= {name: build(name, rows) for name, rows in changed.items()}
     tables["data_dictionary"] = data_dictionary()
     facts = {
         "seed": seed,

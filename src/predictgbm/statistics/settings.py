@@ -28,7 +28,9 @@ Row = dict[str, Any]
 PRIMARY = "coverage_enhancing"
 
 
-def settings_rows(metrics: pd.DataFrame, settings: pd.DataFrame, reference: str) -> dict[str, list[Row]]:
+def settings_rows(
+    metrics: pd.DataFrame, settings: pd.DataFrame, guidelines: pd.DataFrame, reference: str
+) -> dict[str, list[Row]]:
     """Compute the rows of tables ``sensitivity`` and ``agreement``.
 
     Models are those of the ranking panel of nearly all patients. A patient counts in a setting if any of them has a
@@ -36,7 +38,7 @@ def settings_rows(metrics: pd.DataFrame, settings: pd.DataFrame, reference: str)
 
     Parameters
     ----------
-    metrics, settings
+    metrics, settings, guidelines
         The tables of these names, see :data:`predictgbm.tables.TABLES`.
     reference
         The model that the others are compared with.
@@ -47,7 +49,7 @@ def settings_rows(metrics: pd.DataFrame, settings: pd.DataFrame, reference: str)
     if not panels:
         return rows
     main = main.loc[:, panels[0].models]
-    for axis, setting, coverage in _settings(metrics, settings):
+    for axis, setting, coverage in _settings(metrics, settings, guidelines):
         there = coverage.reindex(columns=main.columns).dropna(how="all")
         there = there.loc[there.index.isin(main.index)]
         choice = {"axis": axis, "setting": setting, "n": len(there)}
@@ -71,7 +73,7 @@ def settings_rows(metrics: pd.DataFrame, settings: pd.DataFrame, reference: str)
         rows["agreement"].append(choice | agreement)
     return rows
     main = main.loc[:, panels[0].models]
-    for axis, setting, coverage in _settings(metrics, settings):
+    for axis, setting, coverage in _settings(metrics, settings, guidelines):
         there = coverage.reindex(columns=main.columns).dropna(how="all")
         there = there.loc[there.index.isin(main.index)]
         choice = {"axis": axis, "setting": setting, "n": len(there)}
@@ -109,14 +111,19 @@ def _wide(table: pd.DataFrame, column: str) -> pd.DataFrame:
     return wide.astype("float64").dropna(how="all").sort_index()
 
 
-def _settings(metrics: pd.DataFrame, settings: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+def _settings(
+    metrics: pd.DataFrame, settings: pd.DataFrame, guidelines: pd.DataFrame
+) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Yield axis, setting and coverage, patients x models."""
+    others = pd.concat(
+        [settings, guidelines.rename(columns={"guideline": "setting"}).assign(axis="guideline")]
+    )
     for axis in AXES:
         if axis == "definition":
             for definition in RECURRENCE:
                 if f"coverage_{definition}" != PRIMARY:
                     yield axis, definition, _wide(metrics, f"coverage_{definition}")
-        for setting, part in settings[settings["axis"] == axis].groupby("setting", sort=False):
+        for setting, part in others[others["axis"] == axis].groupby("setting", sort=False):
             yield axis, str(setting), _wide(part, PRIMARY)
 
 

@@ -14,6 +14,7 @@ workflow EVALUATE {
     ch_other // [patient, [axis:setting, ...], [labels on the exam's grid, ...]]: the recurrence as other choices give it
     ch_map // [meta with model, map]
     ch_plan // [meta with model, plan]
+    ch_guideline // [meta, masks of guidelines], where there are any
     ch_failure // JSON records of the stages before
     ch_quality // JSON records of the quality of each step
     ch_options // value: options
@@ -27,14 +28,14 @@ workflow EVALUATE {
     ch_run = ch_map
         .join(ch_plan)
         .map { meta, map, plan -> tuple(meta.patient, meta, map, plan) }
-        .combine(ch_exam.map { meta, exam -> tuple(meta.patient, exam) }, by: 0)
+        .combine(ch_exam.join(ch_guideline, remainder: true).map { meta, exam, masks -> tuple(meta.patient, exam, masks ?: []) }, by: 0)
         .combine(ch_target, by: 0)
         .combine(ch_options.map { options -> [options.models.collectEntries { entry -> [entry.name, entry.output] }] })
-        .map { _patient, meta, map, plan, exam, followup, segmentation, others, outputs -> tuple(meta, exam, map, plan, followup, segmentation, others, outputs[meta.model] ?: '') }
+        .map { _patient, meta, map, plan, exam, masks, followup, segmentation, others, outputs -> tuple(meta, exam, map, plan, masks, followup, segmentation, others, outputs[meta.model] ?: '') }
     PLAN_EVALUATE(ch_run)
 
     ch_lost = lostTasks(
-        ch_run.map { meta, _exam, _map, _plan, _followup, _segmentation, _others, _output -> meta },
+        ch_run.map { meta, _exam, _map, _plan, _masks, _followup, _segmentation, _others, _output -> meta },
         PLAN_EVALUATE.out.metrics.mix(PLAN_EVALUATE.out.failure).map { meta, _path -> meta },
         'evaluate',
     )

@@ -1,0 +1,150 @@
+"""Guidelines for the target volume: their numbers, and models' plans of their volume within their barriers.
+
+:mod:`predictgbm.barriers` draws the plans.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictgbm.evaluation import coverage
+from predictgbm.labels import RECURRENCE, region
+from predictgbm.planning import PlanError, fill_holes, rank_voxels
+
+
+@dataclass(frozen=True)
+class Guideline:
+    """What a guideline says of the clinical target volume.
+
+    Attributes
+    ----------
+    name : str
+        As parameters and file names give it: letters and digits.
+    title, doi : str
+    margin_mm : float
+        Margin around the gross tumour, in mm.
+    margin_range_mm : two floats
+        Margins that the guideline allows, in mm.
+    ventricle_mm : float
+        How far the margin may go into a ventricle, in mm.
+    includes_flair : bool
+        Whether the plan takes in what is bright in T2 and FLAIR.
+    """
+
+    name: str
+    title: str
+    doi: str
+    margin_mm: float
+    margin_range_mm: tuple[float, float]
+    ventricle_mm: float
+    includes_flair: bool
+
+
+#: Niyazi M et al. Radiother Oncol 184:109663, 2023: 15 mm around cavity and residual enhancement, one phase, oedema not
+#: included; 0 mm at skull, falx and tentorium, 5 mm at ventricles, no reduction at corpus callosum and peduncles.
+#: The margin is in the abstract; the barriers were checked against a summary of the guideline, not its full text.
+ESTRO_EANO_2023 = Guideline(
+    "estroeano2023", "ESTRO-EANO 2023", "10.1016/j.radonc.2023.109663", 15.0, (15.0, 15.0), 5.0, False
+)
+#: Yeboa DN et al. Pract Radiat Oncol, 2025, plan of a single phase: 10 to 20 mm around cavity and residual enhancement,
+#: taking in T2/FLAIR changes, less at natural barriers. Checked against a summary, not the full text. The middle of the
+#: range is taken; no number for ventricles was found, so that of ESTRO-EANO is. Labels do not tell non-enhancing
+#: tumour from oedema: both are taken in.
+ASTRO_2025 = Guideline("astro2025", "ASTRO 2025", "10.1016/j.prro.2025.05.014", 15.0, (10.0, 20.0), 5.0, True)
+
+GUIDELINES: Mapping[str, Guideline] = {g.name: g for g in (ESTRO_EANO_2023, ASTRO_2025)}
+
+
+def guideline(name: str) -> Guideline:
+    """Return the guideline of a name.
+
+    Raises
+    ------
+    PlanError
+        If there is none.
+    """
+    if name not in GUIDELINES:
+        raise PlanError(f"no guideline is called '{name}'; there are {', '.join(GUIDELINES)}")
+    return GUIDELINES[name]
+
+
+def restricted_plan(
+    score: NDArray[np.floating],
+    core: NDArray[np.bool_],
+    brain_mask: NDArray[np.bool_],
+    allowed: NDArray[np.bool_],
+    spacing: Sequence[float],
+    n_voxels: int,
+    core_first: bool = False,
+) -> NDArray[np.bool_]:
+    """Return a model's plan that keeps the barriers: the first voxels of its ranking that lie in the allowed region.
+
+    Parameters
+    ----------
+    score, core, brain_mask, spacing, core_first
+        As for :func:`predictgbm.planning.rank_voxels`.
+    allowed : bool array of shape (nx, ny, nz)
+    n_voxels : int
+        Voxels of the guideline's plan.
+
+    Raises
+    ------
+    PlanError
+        As :func:`predictgbm.planning.rank_voxels`, and if the region has fewer voxels.
+    """
+    inside = fill_holes(brain_mask)
+    forbidden = int(np.count_nonzero(inside & ~allowed))
+    order = rank_voxels(score, core, brain_mask, spacing, n_voxels + forbidden, core_first)
+    order = order[allowed.ravel()[order]][:n_voxels]
+    if len(order) < n_voxels:
+        raise PlanError(f"the allowed region has {len(order)} voxels in the brain, {n_voxels} are wanted")
+    plan = np.zeros(allowed.shape, bool)
+    plan.flat[order] = True
+    return plan
+
+
+def evaluate_guideline(
+    score: NDArray[np.floating],
+    core: NDArray[np.bool_],
+    recurrence: NDArray[np.integer],
+    brain_mask: NDArray[np.bool_],
+    plan: NDArray[np.bool_],
+    allowed: NDArray[np.bool_],
+    spacing: Sequence[float],
+    core_first: bool = False,
+) -> dict[str, float]:
+    """Measure a guideline's plan, and a model's plan of its volume within its barriers, against the recurrence.
+
+    Parameters
+    ----------
+    score, core, brain_mask, allowed, spacing, core_first
+        As for :func:`restricted_plan`.
+    recurrence : int array of shape (nx, ny, nz)
+        Canonical labels of the registered follow-up.
+    plan : bool array of the same shape
+        The guideline's.
+
+    Returns
+    -------
+    dict
+        ``plan_ml``; ``coverage_<definition>`` of the model's plan and ``guideline_coverage_<definition>`` of the
+        guideline's for enhancing recurrence and core, 0 to 1, NaN without recurrence.
+
+    Raises
+    ------
+    PlanError
+        As :func:`restricted_plan`.
+    """
+    n_voxels = int(np.count_nonzero(plan))
+    own = restricted_plan(score, core, brain_mask, allowed, spacing, n_voxels, core_first)
+    result = {"plan_ml": n_voxels * math.prod(spacing) / 1000.0}
+    for definition in ("enhancing", "core"):
+        target = region(recurrence, RECURRENCE[definition])
+        result[f"coverage_{definition}"] = coverage(own, target)
+        result[f"guideline_coverage_{definition}"] = coverage(plan, target)
+    return result

@@ -1,0 +1,274 @@
+"""Geodesic margins against closed forms; guideline plans and their barriers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from predictgbm.barriers import make_guideline_plan, ventricle_mask
+from predictgbm.geodesic import geodesic_distance
+from predictgbm.guidelines import (
+    ASTRO_2025,
+    ESTRO_EANO_2023,
+    GUIDELINES,
+    Guideline,
+    guideline,
+    restricted_plan,
+)
+from predictgbm.planning import PlanError, make_plan, soc_mask
+
+SHAPE = (24, 22, 20)
+SPACINGS = st.sampled_from([(1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (1.0, 1.5, 2.5)])
+
+
+def ball(shape: tuple[int, ...], centre: tuple[float, ...], radius: float) -> NDArray[np.bool_]:
+    steps = np.moveaxis(np.indices(shape), 0, -1) - np.array(centre)
+    return np.asarray((steps**2).sum(axis=-1) <= radius**2)
+
+
+def straight(source: NDArray[np.bool_], spacing: tuple[float, ...]) -> NDArray[np.float64]:
+    """Distance to the nearest source voxel, from all pairs."""
+    voxels = np.moveaxis(np.indices(source.shape), 0, -1) * spacing
+    return np.asarray(cKDTree(np.argwhere(source) * spacing).query(voxels)[0])
+
+
+@st.composite
+def scenes(draw: Any) -> dict[str, Any]:
+    """A tumour, a brain, and random walls, fluid and compartments around it."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    centre = tuple(int(rng.integers(6, n - 6)) for n in SHAPE)
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[ball(SHAPE, centre, rng.uniform(2, 8))] = 2
+    labels[ball(SHAPE, centre, rng.uniform(0, 4))] = 3
+    compartments = np.zeros(SHAPE, np.uint8)
+    cut = int(rng.integers(3, SHAPE[0] - 3))
+    compartments[:cut], compartments[cut:] = 1, 2
+    compartments[:, :, : int(rng.integers(0, 10))] = 3
+    for label in (4, 5):
+        compartments[ball(SHAPE, tuple(rng.integers(0, SHAPE)), rng.uniform(0, 6))] = label
+    return {
+        "labels": labels,
+        "brain": ball(SHAPE, (12, 11, 10), 11) | (labels == 3),
+        "compartments": compartments,
+        "csf": (rng.random(SHAPE) < 0.02) * 1.0,
+        "spacing": draw(SPACINGS),
+        "rng": rng,
+    }
+
+
+def with_ventricles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the little fluid there is in a small scene count as ventricles."""
+    monkeypatch.setattr("predictgbm.barriers.VENTRICLE_DEPTH_MM", 2.0)
+    monkeypatch.setattr("predictgbm.barriers.VENTRICLE_ML", 1e-6)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_ventricles() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        with_ventricles(patch)
+        yield
+
+
+def plan_of(scene: dict[str, Any], rules: Guideline = ESTRO_EANO_2023, **options: Any) -> Any:
+    names = ("labels", "brain", "csf", "compartments", "spacing")
+    return make_guideline_plan(rules, *(scene[name] for name in names), **options)
+
+
+def rules(margin: float, ventricle: float = 5.0) -> Guideline:
+    return Guideline("test", "", "", margin, (margin, margin), ventricle, False)
+
+
+@settings(max_examples=25)
+@given(scenes(), st.sampled_from(list(GUIDELINES)), st.sampled_from([1.0, 2.0]))
+def test_a_plan_keeps_the_barriers(scene: dict[str, Any], name: str, speed: float) -> None:
+    chosen = guideline(name)
+    made = plan_of(scene, chosen, wm=scene["rng"].random(SHAPE), white_matter_speed=speed)
+    uniform = soc_mask(scene["labels"], scene["brain"], scene["spacing"], chosen.margin_mm)
+    flair = (scene["labels"] == 2) & chosen.includes_flair
+    assert not (made.plan & made.dura).any()
+    assert not (made.plan & ~made.allowed).any()
+    assert not (made.plan & ~(uniform | flair)).any()
+    assert (made.plan | (scene["labels"] != 3) | ~scene["brain"]).all()
+    # No deeper in a ventricle than 5 mm from tissue in the plan or, for what FLAIR shows, from any tissue.
+    wet = made.plan & made.ventricles
+    if wet.any():
+        tissue = scene["brain"] & ~made.dura & ~made.ventricles
+        assert straight(tissue, scene["spacing"])[wet].max() <= 5 + 1e-3
+
+
+@settings(max_examples=15)
+@given(scenes(), st.floats(0, 20))
+def test_without_barriers_the_margin_is_the_uniform_one(scene: dict[str, Any], margin: float) -> None:
+    dry = {**scene, "brain": np.ones(SHAPE, bool), "compartments": None, "csf": np.zeros(SHAPE)}
+    uniform = soc_mask(scene["labels"], dry["brain"], scene["spacing"], margin)
+    assert (plan_of(dry, rules(margin)).plan == uniform).all()
+
+
+@settings(max_examples=25)
+@given(scenes(), st.floats(0, 15), st.floats(0, 8), st.sampled_from([1.0, 3.0]))
+def test_a_larger_margin_contains_the_smaller(
+    scene: dict[str, Any], margin: float, more: float, speed: float
+) -> None:
+    options = {"wm": scene["rng"].random(SHAPE), "white_matter_speed": speed}
+    small = plan_of(scene, rules(margin), **options).plan
+    large = plan_of(scene, rules(margin + more), **options).plan
+    assert not (small & ~large).any()
+
+
+@settings(max_examples=15)
+@given(scenes())
+def test_a_falx_without_a_gap_keeps_the_plan_in_its_half(scene: dict[str, Any]) -> None:
+    halves = np.where(np.arange(SHAPE[0])[:, None, None] < 12, 1, 2).astype(np.uint8) * np.ones(
+        SHAPE, np.uint8
+    )
+    labels = np.where(halves == 1, scene["labels"], 0)
+    if not (labels == 3).any():
+        labels[5, 11, 10] = 3
+    closed = plan_of({**scene, "labels": labels, "compartments": halves}, rules(30))
+    assert not (closed.plan & (halves == 2)).any()
+
+
+@settings(max_examples=15)
+@given(scenes(), st.integers(1, 400))
+def test_a_models_plan_has_so_many_voxels_of_its_best_in_the_region(
+    scene: dict[str, Any], wanted: int
+) -> None:
+    score = scene["rng"].normal(size=SHAPE)
+    core, brain = scene["labels"] == 3, scene["brain"]
+    allowed = plan_of(scene).allowed
+    n = min(wanted, int(allowed.sum()))
+    plan = restricted_plan(score, core, brain, allowed, scene["spacing"], n)
+    assert plan.sum() == n
+    assert not (plan & ~allowed).any()
+    free = make_plan(score, core, brain, scene["spacing"], n)
+    assert not (free & allowed & ~plan).any()
+    with pytest.raises(PlanError, match="allowed region"):
+        restricted_plan(score, core, brain, allowed, scene["spacing"], int(allowed.sum()) + 1)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 2.0, 1.5)])
+def test_the_way_round_a_corner_has_the_length_of_its_two_legs(spacing: tuple[float, float, float]) -> None:
+    passable = np.ones((41, 41, 3), bool)
+    passable[20, :25] = False  # a wall that is a voxel thick and ends half way between y = 24 and y = 25
+    source = np.zeros_like(passable)
+    source[10, 10] = True
+    way = geodesic_distance(source, passable, spacing, 100.0)
+    size = np.array(spacing)[:2]
+    corners = np.array([[19.5, 24.5], [20.5, 24.5]])
+    for target in ((25, 12), (30, 10), (22, 20), (38, 5)):
+        bends = np.vstack([[10, 10], corners, target]) * size
+        legs = np.linalg.norm(np.diff(bends, axis=0), axis=1).sum()
+        assert abs(way[(*target, 1)] - legs) <= max(size), target
+    # What the source sees past the edge is exact.
+    assert way[28, 40, 1] == pytest.approx(math.hypot(18 * size[0], 30 * size[1]), abs=1e-3)
+    gate_shut = passable.copy()
+    gate_shut[20] = False
+    assert np.isinf(geodesic_distance(source, gate_shut, spacing, 100.0)[21:]).all()
+    assert not np.isfinite(geodesic_distance(source, passable, spacing, 20.0)[30, 10, 1])
+
+
+def test_a_line_does_not_slip_between_two_voxels_of_a_diagonal_wall() -> None:
+    passable = np.ones((15, 15, 3), bool)
+    i, j = np.indices((15, 15))
+    passable[(i + j == 14) | (i + j == 13)] = False  # closed for ways by faces, two voxels thick along them
+    source = np.zeros_like(passable)
+    source[3, 3] = True
+    way = geodesic_distance(source, passable, (1, 1, 1), 60.0)
+    assert np.isinf(way[i + j > 14]).all()
+    assert np.isfinite(way[i + j < 13]).all()
+
+
+def test_white_matter_keeps_the_margin_and_other_tissue_gets_its_part() -> None:
+    shape = (61, 9, 9)
+    source = np.zeros(shape, bool)
+    source[30] = True
+    wm = np.zeros(shape)
+    wm[31:] = 1.0
+    way = geodesic_distance(source, np.ones(shape, bool), (1, 1, 1), 30.0, 1 / (wm + (1 - wm) * 3.0))
+    assert way[45, 4, 4] == pytest.approx(15)
+    assert way[25, 4, 4] == pytest.approx(15)
+    assert np.isinf(way[18, 4, 4])
+
+
+@pytest.mark.parametrize("radius", [0, 2, 6])
+def test_marching_alone_is_within_a_voxel_and_a_half(radius: float) -> None:
+    """The option's first-order march, where nothing is white matter: a uniform margin, up to the source's curvature."""
+    source = ball((41, 41, 41), (20, 20, 20), radius)
+    way = geodesic_distance(source, np.ones_like(source), (1, 1, 1), 14.0, np.ones(source.shape))
+    exact = np.maximum(0, geodesic_distance(source, np.ones_like(source), (1, 1, 1), 14.0))
+    both = np.isfinite(way)
+    assert (way[both] - exact[both]).min() >= 0
+    assert (way[both] - exact[both]).max() <= 1.5
+
+
+def test_the_margin_enters_a_ventricle_and_does_not_cross_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = (60, 21, 21)
+    brain = np.ones(shape, bool)
+    csf = np.zeros(shape)
+    csf[20:24] = 1.0  # a narrow ventricle from side to side, and a wide one
+    csf[50:] = 1.0
+    monkeypatch.setattr("predictgbm.barriers.VENTRICLE_DEPTH_MM", 0.5)
+    labels = np.zeros(shape, np.uint8)
+    labels[10:15, 8:13, 8:13] = 3
+    narrow = plan_of(
+        {"labels": labels, "brain": brain, "csf": csf, "compartments": None, "spacing": (1, 1, 1)}
+    )
+    assert narrow.plan[20:24, 10, 10].all()
+    assert not narrow.plan[24:].any()
+    labels = np.zeros(shape, np.uint8)
+    labels[43:47, 8:13, 8:13] = 3
+    wide = plan_of({"labels": labels, "brain": brain, "csf": csf, "compartments": None, "spacing": (1, 1, 1)})
+    assert wide.plan[50:55, 10, 10].all()
+    assert not wide.plan[55:].any()
+    # The last tissue is slice 49: 5 mm from its centre ends slice 54.
+    assert wide.allowed[54, 10, 10]
+    assert not wide.allowed[55, 10, 10]
+
+
+def test_ventricles_are_the_deep_fluid_and_its_horns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("predictgbm.barriers.VENTRICLE_DEPTH_MM", 30.0)
+    monkeypatch.setattr("predictgbm.barriers.VENTRICLE_ML", 1.0)
+    inside = ball((50, 50, 50), (25, 25, 25), 23)
+    csf = (~ball((50, 50, 50), (25, 25, 25), 20)).astype(float)
+    ventricle = np.zeros_like(inside)
+    ventricle[22:28, 14:33, 22:28] = True  # ends 14 mm (7 voxels) behind the depth of 30 mm
+    csf[ventricle] = 1.0
+    csf[10:14, 24:27, 24:27] = 1.0  # a pocket 20 mm below the surface
+    found = ventricle_mask(csf, inside, (2.0, 2.0, 2.0))
+    assert not (found & ~ventricle).any()
+    assert found[22:28, 20:32, 22:28].all()
+    assert not ventricle_mask(csf * 0, inside, (2.0, 2.0, 2.0)).any()
+
+
+def test_a_guideline_takes_in_flair_or_not() -> None:
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[2:22, 9:13, 9:12] = 2
+    labels[4:6, 10:12, 10:11] = 3
+    scene = {
+        "labels": labels,
+        "brain": np.ones(SHAPE, bool),
+        "csf": np.zeros(SHAPE),
+        "compartments": None,
+        "spacing": (1.0, 1.0, 1.0),
+    }
+    assert not plan_of(scene, ESTRO_EANO_2023).plan[21, 10, 10]
+    assert plan_of(scene, ASTRO_2025).plan[21, 10, 10]
+
+
+def test_what_cannot_be_planned_is_said() -> None:
+    labels = np.zeros(SHAPE, np.uint8)
+    scene = {"labels": labels, "brain": np.ones(SHAPE, bool), "csf": np.zeros(SHAPE), "spacing": (1, 1, 1)}
+    with pytest.raises(PlanError, match="no tumour core"):
+        plan_of({**scene, "compartments": None})
+    labels[5, 5, 5] = 3
+    with pytest.raises(PlanError, match="white-matter speed"):
+        plan_of({**scene, "compartments": None}, white_matter_speed=0.5)
+    with pytest.raises(PlanError, match="estroeano2023, astro2025"):
+        guideline("estro")
