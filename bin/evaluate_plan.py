@@ -32,7 +32,7 @@ from predictgbm.evaluation import (
     locate_lesions,
 )
 from predictgbm.failures import add_failure_options, run_reporting
-from predictgbm.guidelines import GUIDELINES, evaluate_guideline
+from predictgbm.guidelines.presets import GUIDELINES, evaluate_guideline
 from predictgbm.images import Image, ImageError, read_image, to_ras
 from predictgbm.labels import CONVENTIONS, CORE, RECURRENCE, region
 from predictgbm.options import RECURRENCE_AXES, listed

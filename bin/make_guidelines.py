@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 
 from predictgbm import __version__
-from predictgbm.barriers import make_guideline_plan
-from predictgbm.compartments import load_compartments, place_compartments
 from predictgbm.exam import Exam
 from predictgbm.failures import add_failure_options, run_reporting
-from predictgbm.guidelines import GUIDELINES, guideline
+from predictgbm.guidelines.barriers import make_guideline_plan
+from predictgbm.guidelines.compartments import load_compartments, place_compartments
+from predictgbm.guidelines.presets import GUIDELINES, guideline
 from predictgbm.images import to_ras, write_image
 
 

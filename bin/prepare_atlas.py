@@ -36,7 +36,7 @@ from predictgbm.atlas import (
     read_space,
     to_ras,
 )
-from predictgbm.compartments import load_compartments
+from predictgbm.guidelines.compartments import load_compartments
 from predictgbm.images import ImageError, conform, read_image, write_image
 
 

@@ -42,7 +42,7 @@ REQUIRED = (T1, *TISSUES.values())
 #: A head and its brain, on a grid of their own; only brain extraction by atlas needs them.
 HEAD = "desc-head_T1w.nii.gz"
 HEAD_BRAIN = "desc-headbrain_mask.nii.gz"
-#: Compartments that falx and tentorium part, on a grid of their own (:mod:`predictgbm.compartments`).
+#: Compartments that falx and tentorium part, on a grid of their own (:mod:`predictgbm.guidelines.compartments`).
 COMPARTMENTS = "desc-compartments_dseg.nii.gz"
 #: All an atlas folder may hold beside its manifest and NOTICE.
 FILES = (*REQUIRED, LABELS, HEAD, HEAD_BRAIN, COMPARTMENTS)

@@ -14,7 +14,7 @@ import pytest
 from predictgbm.dose import dvh
 from predictgbm.reliability import bin_sums
 from predictgbm.report import dose, reliability
-from predictgbm.report.curves import HEIGHT, LEFT, TOP, WIDTH
+from predictgbm.report.line_plots import HEIGHT, LEFT, TOP, WIDTH
 from predictgbm.report.methods import methods_text
 from predictgbm.report.results import Results
 from predictgbm.statistics.dose import dose_tables

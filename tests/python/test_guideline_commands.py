@@ -11,14 +11,14 @@ import small_exam
 from scipy import stats
 
 from predictgbm.atlas import COMPARTMENTS, Atlas
-from predictgbm.compartments import (
+from predictgbm.exam import Exam
+from predictgbm.guidelines.compartments import (
     Compartment,
     derive_compartments,
     dura_mask,
     load_compartments,
     place_compartments,
 )
-from predictgbm.exam import Exam
 from predictgbm.images import Image, ImageError, read_image
 from predictgbm.statistics.guidelines import guideline_comparisons, guideline_rows
 from predictgbm.tables import build

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from predictgbm.barriers import make_guideline_plan, ventricle_mask
-from predictgbm.geodesic import geodesic_distance
-from predictgbm.guidelines import (
+from predictgbm.guidelines.barriers import make_guideline_plan, ventricle_mask
+from predictgbm.guidelines.geodesic import geodesic_distance
+from predictgbm.guidelines.presets import (
     ASTRO_2025,
     ESTRO_EANO_2023,
     GUIDELINES,
@@ -65,8 +65,8 @@ def scenes(draw: Any) -> dict[str, Any]:
 
 def with_ventricles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the little fluid there is in a small scene count as ventricles."""
-    monkeypatch.setattr("predictgbm.barriers.VENTRICLE_DEPTH_MM", 2.0)
-    monkeypatch.setattr("predictgbm.barriers.VENTRICLE_ML", 1e-6)
+    monkeypatch.setattr("predictgbm.guidelines.barriers.VENTRICLE_DEPTH_MM", 2.0)
+    monkeypatch.setattr("predictgbm.guidelines.barriers.VENTRICLE_ML", 1e-6)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -214,7 +214,7 @@ def test_the_margin_enters_a_ventricle_and_does_not_cross_it(monkeypatch: pytest
     csf = np.zeros(shape)
     csf[20:24] = 1.0  # a narrow ventricle from side to side, and a wide one
     csf[50:] = 1.0
-    monkeypatch.setattr("predictgbm.barriers.VENTRICLE_DEPTH_MM", 0.5)
+    monkeypatch.setattr("predictgbm.guidelines.barriers.VENTRICLE_DEPTH_MM", 0.5)
     labels = np.zeros(shape, np.uint8)
     labels[10:15, 8:13, 8:13] = 3
     narrow = plan_of(
@@ -233,8 +233,8 @@ def test_the_margin_enters_a_ventricle_and_does_not_cross_it(monkeypatch: pytest
 
 
 def test_ventricles_are_the_deep_fluid_and_its_horns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("predictgbm.barriers.VENTRICLE_DEPTH_MM", 30.0)
-    monkeypatch.setattr("predictgbm.barriers.VENTRICLE_ML", 1.0)
+    monkeypatch.setattr("predictgbm.guidelines.barriers.VENTRICLE_DEPTH_MM", 30.0)
+    monkeypatch.setattr("predictgbm.guidelines.barriers.VENTRICLE_ML", 1.0)
     inside = ball((50, 50, 50), (25, 25, 25), 23)
     csf = (~ball((50, 50, 50), (25, 25, 25), 20)).astype(float)
     ventricle = np.zeros_like(inside)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from predictgbm.dose import COVERING, PAINTED_GY, STANDARD
-from predictgbm.report.curves import Axis, Curve, panels
 from predictgbm.report.formatting import (
     details,
     downloadable,
@@ -14,6 +13,7 @@ from predictgbm.report.formatting import (
     table,
     with_interval,
 )
+from predictgbm.report.line_plots import Axis, Curve, panels
 from predictgbm.report.results import REFERENCE, Results, Row
 
 STRUCTURES = {

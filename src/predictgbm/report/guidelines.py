@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from predictgbm.guidelines import GUIDELINES
+from predictgbm.guidelines.presets import GUIDELINES
 from predictgbm.report.formatting import interval, model_cell, number, p_value, table, with_interval
 from predictgbm.report.results import Results
 from predictgbm.statistics.guidelines import OWN_PLAN

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from predictgbm.reliability import REGION_MM
-from predictgbm.report.curves import Axis, Curve, panels
 from predictgbm.report.formatting import (
     details,
     downloadable,
@@ -13,6 +12,7 @@ from predictgbm.report.formatting import (
     table,
     with_interval,
 )
+from predictgbm.report.line_plots import Axis, Curve, panels
 from predictgbm.report.results import Results, Row
 
 #: Score, title, decimals.

@@ -72,38 +72,6 @@ def settings_rows(
             agreement["verdicts_changed"] = sum(changed)
         rows["agreement"].append(choice | agreement)
     return rows
-    main = main.loc[:, panels[0].models]
-    for axis, setting, coverage in _settings(metrics, settings, guidelines):
-        there = coverage.reindex(columns=main.columns).dropna(how="all")
-        there = there.loc[there.index.isin(main.index)]
-        choice = {"axis": axis, "setting": setting, "n": len(there)}
-        if len(there) < MINIMUM_PATIENTS:
-            rows["agreement"].append(choice | {"n_models": len(main.columns)})
-            continue
-        own, usual = _judge(there, reference), _judge(main.loc[there.index], reference)
-        for model in main.columns:
-            rows["sensitivity"].append(
-                choice
-                | {"model": model}
-                | own.loc[model, ["mean", "shift", "p_pratt", "rank"]].dropna().to_dict()
-                | usual.loc[model, ["mean", "shift", "p_pratt", "rank"]]
-                .add_suffix("_main")
-                .dropna()
-                .to_dict()
-            )
-        compared = own.index != reference
-        rows["agreement"].append(
-            choice
-            | {
-                "n_models": len(own),
-                "tau": float(kendall_tau(own["rank"].to_numpy(), usual["rank"].to_numpy())),
-                "same_best": set(own.index[own["rank"] == 1]) == set(usual.index[usual["rank"] == 1]),
-                "verdicts_changed": int((own["verdict"] != usual["verdict"])[compared].sum())
-                if reference in own.index
-                else None,
-            }
-        )
-    return rows
 
 
 def _wide(table: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -2,9 +2,9 @@
 
 The margin is measured along the shortest way that does not lead through a barrier (as Shusharina N et al. Radiother
 Oncol 146:37-43, 2020, doi:10.1016/j.radonc.2020.01.028). Barriers are what lies outside the brain mask (skull), falx
-and tentorium (:mod:`predictgbm.compartments`), and the ventricles, into which the margin goes no farther than the
-guideline says and never across. Corpus callosum and peduncles are open. Brain stem and optic pathways, which a
-planner spares case by case, are not barriers here: there is no map of the optic pathways.
+and tentorium (:mod:`predictgbm.guidelines.compartments`), and the ventricles, into which the margin goes no farther
+than the guideline says and never across. Corpus callosum and peduncles are open. Brain stem and optic pathways, which
+a planner spares case by case, are not barriers here: there is no map of the optic pathways.
 
 The guidelines plan after surgery, on the cavity and what still enhances. Before surgery the tumour core stands for
 both. Only the clinical target volume is drawn, as in the standard plan; no margin for positioning.
@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from predictgbm.compartments import dura_mask
-from predictgbm.geodesic import extend, geodesic_distance
-from predictgbm.guidelines import Guideline
+from predictgbm.guidelines.compartments import dura_mask
+from predictgbm.guidelines.geodesic import extend, geodesic_distance
+from predictgbm.guidelines.presets import Guideline
 from predictgbm.labels import CORE, Tumor, region
 from predictgbm.masks import bounding_box
 from predictgbm.planning import PlanError, fill_holes
@@ -78,7 +78,7 @@ def make_guideline_plan(
     csf : float array of the same shape
         Fraction of cerebrospinal fluid, 0 to 1; shows the ventricles.
     compartments : uint8 array of the same shape, optional
-        Labels of :class:`predictgbm.compartments.Compartment`; None: there is neither falx nor tentorium.
+        Labels of :class:`predictgbm.guidelines.compartments.Compartment`; None: there is neither falx nor tentorium.
     spacing : three floats
         Voxel size along each axis, in mm.
     wm : float array of the same shape, optional

@@ -1,6 +1,6 @@
 """Guidelines for the target volume: their numbers, and models' plans of their volume within their barriers.
 
-:mod:`predictgbm.barriers` draws the plans.
+:mod:`predictgbm.guidelines.barriers` draws the plans.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Plans of radiotherapy guidelines: numbers, anatomical barriers, margins along the shortest way around them."""
