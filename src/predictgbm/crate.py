@@ -13,7 +13,7 @@ from predictgbm.tables import TABLES
 
 Entity = dict[str, Any]
 
-CONTEXT = ("https://w3id.org/ro/crate/1.1/context", "https://w3id.org/ro/terms/workflow-run/context")
+CONTEXT = "https://w3id.org/ro/crate/1.1/context"
 SPECIFICATION = "https://w3id.org/ro/crate/1.1"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 NAME = "PREDICT-GBM: maps, plans and scores"
@@ -165,7 +165,7 @@ def make_crate(
         },
     ]
     graph = [descriptor, root, run, workflow, nextflow, *named, *parts, *settings]
-    return {"@context": list(CONTEXT), "@graph": graph}
+    return {"@context": CONTEXT, "@graph": graph}
 
 
 def _part(place: str, name: str, description: str) -> Entity:

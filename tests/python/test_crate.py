@@ -30,11 +30,13 @@ def describe(folder: Path, *, pictures: bool) -> Graph:
     )
     if pictures:
         (folder / "pictures").mkdir()
-    options = "--tables tables --parameters params.json --version 1.2.3 --nextflow 25.04.0 --pictures pictures"
+    options = (
+        "--tables tables --parameters params.json --version 1.2.3 --nextflow 25.04.0 --pictures pictures"
+    )
     command = [sys.executable, str(ROOT / "bin" / "describe_run.py"), *options.split(), "--out", "crate.json"]
     subprocess.run(command, cwd=folder, check=True)
     crate = json.loads((folder / "crate.json").read_text())
-    assert crate["@context"][0] == "https://w3id.org/ro/crate/1.1/context"
+    assert crate["@context"] == "https://w3id.org/ro/crate/1.1/context"
     ids = [entity["@id"] for entity in crate["@graph"]]
     assert len(ids) == len(set(ids))
     return {entity["@id"]: entity for entity in crate["@graph"]}
