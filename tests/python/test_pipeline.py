@@ -120,6 +120,26 @@ def test_benchmark_scores_every_model_of_every_patient(benchmark: Path) -> None:
     assert len(merge([own, own])[0]) == len(metrics)
 
 
+def test_results_are_described_for_those_who_publish_them(benchmark: Path) -> None:
+    results = benchmark / "results"
+    text = (results / "ro-crate-metadata.json").read_text()
+    crate = {entity["@id"]: entity for entity in json.loads(text)["@graph"]}
+    parts = [part["@id"] for part in crate["./"]["hasPart"]]
+    assert {"tables/metrics.csv", "viewer/", "pipeline_info/models.json"} <= set(parts)
+    assert [part for part in parts if not (results / part).exists()] == []
+    assert str(benchmark) not in text
+    # A sidecar at the top holds for every image that bears its entities and its suffix.
+    for suffix in ("T1w", "mask", "dseg", "probseg"):
+        sidecar = json.loads((results / f"space-SRI24_{suffix}.json").read_text())
+        assert sidecar["SpatialReference"] == "https://doi.org/10.1002/hbm.20906"
+        assert list(results.glob(f"sub-*/ses-*/anat/*_space-SRI24_*{suffix}.nii.gz"))
+    assert "sub-*/ses-*/*.*" in (results / ".bidsignore").read_text().split("\n")
+    report = (results / "multiqc" / "multiqc_report.html").read_text(encoding="utf-8")
+    tables = set(re.findall(r'href="\.\./(tables/[^"]+)"', report))
+    assert "tables/metrics.csv" in tables
+    assert [table for table in tables if not (results / table).is_file()] == []
+
+
 def test_the_standard_plan_judges_the_lesions_of_every_model(benchmark: Path) -> None:
     tables = benchmark / "results" / "tables"
     lesions = rows(tables / "lesions.csv")

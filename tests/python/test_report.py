@@ -444,6 +444,12 @@ def test_report_needs_no_network_and_tells_no_paths(report: str, page: Page, run
     assert len(report.encode()) < 15e6
 
 
+def test_each_figure_leads_to_the_tables_it_is_drawn_from(run: Path, page: Page) -> None:
+    links = [link for link in page.values("a", "href") if link.startswith("../tables/")]
+    assert {"metrics", "cohort", "rankings", "curve_summary"} <= {Path(link).stem for link in links}
+    assert all((run / link.removeprefix("../")).is_file() for link in links)
+
+
 def test_every_patient_has_a_picture_and_a_viewer_page(page: Page) -> None:
     pictures = [src for src in page.values("img", "src") if src.startswith("data:image/webp")]
     assert len(pictures) == 6
@@ -592,11 +598,23 @@ def test_browser_draws_the_curve_and_runs_nothing_foreign(report: str, tmp_path:
     if not browser:
         pytest.skip("no chromium or chrome on PATH to open the report with")
     opened = "document.querySelectorAll('details').forEach(part => part.open = true)"
-    script = f'<script>window.addEventListener("load", () => {{ {opened} }});</script>'
+    # What a link would save is drawn into the page instead, with the size of the figure it is made from.
+    save = """
+      HTMLAnchorElement.prototype.click = function () {
+        const name = this.download, found = document.createElement("output");
+        fetch(this.href).then(file => file.blob()).then(file => createImageBitmap(file)).then(image => {
+          found.className = "saved";
+          found.textContent = [name, image.width, image.height].join(" ");
+          document.body.append(found);
+        });
+      };
+      document.querySelectorAll(".gbm-save[data-kind=png]").forEach(link => link.dispatchEvent(new Event("click")));
+    """
+    script = f'<script>window.addEventListener("load", () => {{ {opened}; {save} }});</script>'
     page, _, end = report.rpartition("</body>")
     (tmp_path / "report.html").write_text(f"{page}{script}</body>{end}", encoding="utf-8")
     quiet = "--no-first-run --disable-background-networking --disable-component-update --disable-sync"
-    options = ["--headless", "--no-sandbox", "--disable-gpu", *quiet.split(), "--virtual-time-budget=5000"]
+    options = ["--headless", "--no-sandbox", "--disable-gpu", *quiet.split(), "--virtual-time-budget=20000"]
     address = (tmp_path / "report.html").as_uri()
     command = [browser, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", address]
     dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
@@ -607,6 +625,12 @@ def test_browser_draws_the_curve_and_runs_nothing_foreign(report: str, tmp_path:
     assert len(shown) == 6 + 14
     assert len(set(shown)) == 6
     assert "x" not in Page(dom).values("img", "src")
+    drawn = re.findall(
+        r'<figure class="gbm-frame"><svg[^>]* viewBox="0 0 (\d+) (\d+)".*?data-name="(\w+)"', report
+    )
+    saved = re.findall(r'<output class="saved">(\w+)\.png (\d+) (\d+)</output>', dom)
+    assert len(drawn) == 8
+    assert sorted(saved) == sorted((name, str(3 * int(w)), str(3 * int(h))) for w, h, name in drawn)
 
 
 def test_results_of_the_trial_segmenter_are_told_below_the_title(run: Path) -> None:

@@ -22,6 +22,7 @@ from predictgbm.report import figures, ranking
 from predictgbm.report.figures import INK, MUTED, Pair, line, svg, text
 from predictgbm.report.formatting import (
     MISSING,
+    TABLES_PLACE,
     Html,
     count,
     duration,
@@ -388,7 +389,7 @@ def pages(results: Results, rows: Sequence[Row], facts: Facts) -> dict[str, str]
             root="",
             heading=facts.title,
             overall=overall_table(results, rows),
-            ranking=section and (Html(section[0]), Html(section[1])),
+            ranking=section and (Html(section[0]), Html(section[1].replace(TABLES_PLACE, "data"))),
             cohorts=cohort_tables(results),
             n_patients=count(len(patients), "simulated patient" if results.simulated else "patient"),
             n_models=count(len(rows), "model"),
@@ -398,7 +399,9 @@ def pages(results: Results, rows: Sequence[Row], facts: Facts) -> dict[str, str]
             downloads=[*(f"{name}.csv" for name in PUBLIC_TABLES), "metrics.csv", "data_dictionary.csv"],
             **shared,
         ),
-        "assets/leaderboard.js": templates.joinpath("leaderboard.js").read_text(encoding="utf-8"),
+        "assets/leaderboard.js": "".join(
+            templates.joinpath(name).read_text(encoding="utf-8") for name in ("figures.js", "leaderboard.js")
+        ),
         "assets/leaderboard.css": "".join(
             templates.joinpath(name).read_text(encoding="utf-8") for name in ("report.css", "leaderboard.css")
         ),

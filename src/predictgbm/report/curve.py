@@ -9,6 +9,7 @@ from multiqc.plots import linegraph
 
 from predictgbm.report.formatting import (
     MISSING,
+    data_links,
     estimate,
     interval,
     model_cell,
@@ -31,7 +32,8 @@ def section(results: Results) -> tuple[str, str] | None:
         "Each line shows what share of the recurrence a model would cover if all plans were made smaller "
         "or larger; higher is better, and the upright line at 100 % is the volume of the standard plan."
     )
-    return how, volume_table(results)
+    data = f'<p class="gbm-note">{data_links("curve_summary", "volume_saved")}</p>'
+    return how, volume_table(results) + data
 
 
 def plot(results: Results) -> Any:

@@ -94,7 +94,7 @@ def histograms(results: Results) -> str:
     if not drawn:
         return ""
     figure = panels(drawn, Axis("Dose, Gy", 0, 80), Axis("Volume, %", 0, 100))
-    return downloadable(figure, "dose_volume_histograms")
+    return downloadable(figure, "dose_volume_histograms", "dvh")
 
 
 def main(results: Results, models: list[str], found: dict[tuple[str, str], Row]) -> str:

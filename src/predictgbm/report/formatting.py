@@ -9,8 +9,8 @@ from html import escape
 from predictgbm.report.results import Results, Row, subject
 
 MISSING = "–"
-#: Where the viewer pages are, seen from the report.
-VIEWER = "../viewer"
+#: Where the viewer pages and the tables are, seen from the report.
+VIEWER, TABLES_PLACE = "../viewer", "../tables"
 
 
 class Html(str):
@@ -149,13 +149,19 @@ def with_interval(value: str, limits: str) -> Html:
     return Html(f'{value} <span class="gbm-interval">[{limits}]</span>' if limits else value)
 
 
-def downloadable(svg: str, name: str) -> str:
-    """Put a figure in a frame with a link that saves it."""
-    return (
-        f'<figure class="gbm-frame">{svg}<figcaption><a href="#" class="gbm-save" data-name="{name}">Save as '
-        "SVG</a>"
-        "</figcaption></figure>"
+def downloadable(svg: str, name: str, *tables: str) -> str:
+    """Put a figure in a frame with links that save it, and links to the tables it is drawn from."""
+    links = "".join(
+        f'<a href="#" class="gbm-save" data-name="{name}" data-kind="{kind}">{kind.upper()}</a> '
+        for kind in ("svg", "png")
     )
+    return f'<figure class="gbm-frame">{svg}<figcaption>Save as {links}{data_links(*tables)}</figcaption></figure>'
+
+
+def data_links(*tables: str) -> str:
+    """Return links to tables of the run as CSV."""
+    links = [f'<a href="{TABLES_PLACE}/{name}.csv" download>{name}</a>' for name in tables]
+    return f'<span class="gbm-data">Data as CSV: {", ".join(links)}</span>'
 
 
 def points(value: float | None, sign: bool = False) -> str:

@@ -93,7 +93,10 @@ class MultiqcModule(BaseMultiqcModule):
         results = Results(folder)
         self.results = results
         self.css = {"assets/css/predictgbm.css": str(files("predictgbm.report") / "templates" / "report.css")}
-        self.js = {"assets/js/predictgbm.js": str(files("predictgbm.report") / "templates" / "report.js")}
+        self.js = {
+            f"assets/js/predictgbm_{name}": str(files("predictgbm.report") / "templates" / name)
+            for name in ("report.js", "figures.js")
+        }
         # The page begins with what its data is.
         config.title = f"{'SIMULATED DATA: ' if results.simulated else ''}{escape(config.title or TITLE)}"
         config.intro_text = introduction(results)
@@ -438,7 +441,10 @@ def cohort(results: Results) -> tuple[str, str] | None:
     everyone = (
         f"<h4>By patient</h4>{shown}" if len(rows) <= 12 else details(f"All {len(rows)} patients", shown)
     )
-    return how, f"{downloadable(flow(results), 'patient_flow')}<h4>By cohort</h4>{overview}{everyone}"
+    return (
+        how,
+        f"{downloadable(flow(results), 'patient_flow', 'cohort')}<h4>By cohort</h4>{overview}{everyone}",
+    )
 
 
 def paired(results: Results) -> tuple[str, str] | None:
@@ -459,7 +465,7 @@ def paired(results: Results) -> tuple[str, str] | None:
         "full and coloured lines gained, dashed grey lines did not; boxes span the quartiles with the median "
         "as a bar. Hover a line to name the patient and follow it through all panels."
     )
-    return how, downloadable(figures.paired_coverage(panels, "Standard"), "coverage_by_patient")
+    return how, downloadable(figures.paired_coverage(panels, "Standard"), "coverage_by_patient", "metrics")
 
 
 def guarantee(results: Results) -> tuple[str, str] | None:
@@ -530,7 +536,7 @@ def distance(results: Results) -> tuple[str, str] | None:
         "Distance between the centres of mass of tumour and recurrence, cm",
         "Coverage minus standard, points",
     )
-    return how, downloadable(scatter, "distance_against_improvement") + text
+    return how, downloadable(scatter, "distance_against_improvement", "metrics", "correlations") + text
 
 
 def resources(results: Results) -> tuple[str, str] | None:

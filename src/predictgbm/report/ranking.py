@@ -76,7 +76,8 @@ def critical_difference(results: Results, panel: str, about: dict[str, Any]) -> 
             f"χ² = {number(test['chi2'], 2)}, p = {p_value(test['p'])} ({f}p = {p_value(test['p_f'])} by Iman and "
             f"Davenport); Kendall’s W = {number(test['w'], 2)}, 1 if all patients order the models alike."
         )
-    figure = downloadable(figures.critical_difference(models, groups), f"critical_difference_{panel}")
+    drawn = figures.critical_difference(models, groups)
+    figure = downloadable(drawn, f"critical_difference_{panel}", "rankings", "pairwise")
     return f'{figure}<p class="gbm-note">{said}</p>'
 
 
@@ -120,7 +121,7 @@ def rank_figure(results: Results, panel: str, rows: list[Row]) -> str:
         styles = [results.styles[name] for name in rank_order(rows)]
         models = [RankShares(s.title, s.color, ranks[method, s.name], shares[method, s.name]) for s in styles]
         panels.append((title, models))
-    return downloadable(figures.rank_frequency(panels), f"rank_frequency_{panel}")
+    return downloadable(figures.rank_frequency(panels), f"rank_frequency_{panel}", "rank_frequencies")
 
 
 def agreement(about: dict[str, Any]) -> str:

@@ -113,7 +113,8 @@ def figure(results: Results) -> str:
                 limits = row.get("ci_low"), row.get("ci_high")
                 marks.append(Mark(place, style.title, style.color, row["mean"], *limits))
         panels.append((group, count(largest, "patient" if group in FOCALITY else "lesion"), marks))
-    return downloadable(interval_panels([style.title for style in styles], panels), "coverage_by_pattern")
+    drawn = interval_panels([style.title for style in styles], panels)
+    return downloadable(drawn, "coverage_by_pattern", "coverage_by_pattern")
 
 
 def interval_panels(titles: Sequence[str], panels: Sequence[tuple[str, str, Sequence[Mark]]]) -> str:

@@ -44,7 +44,9 @@ def section(results: Results) -> tuple[str, str] | None:
         ]
         curves.append(Curve(results.styles[name], points, band if len(band) == len(points) else ()))
     axes = Axis("Probability that the map tells", 0, 1), Axis("Part of the voxels that recurred", 0, 1)
-    figure = downloadable(panels([("Calibration", curves)], *axes, diagonal=True), "reliability")
+    figure = downloadable(
+        panels([("Calibration", curves)], *axes, diagonal=True), "reliability", "reliability"
+    )
     body = []
     for name in models:
         cells: list[object] = [model_cell(results, name), int(found[name, "brier"]["n"])]

@@ -55,7 +55,7 @@ def section(results: Results) -> tuple[str, str] | None:
         "changed; the figures are the models’ ranks, and τ tells how far their order is that of the main analysis (1: "
         "the same, 0: unrelated)."
     )
-    body = downloadable(heat_map, "sensitivity") + agreement_table(results)
+    body = downloadable(heat_map, "sensitivity", "sensitivity", "agreement") + agreement_table(results)
     return how, body + few(results) + details("Every model in every setting", gain_table(results, found))
 
 

@@ -58,7 +58,7 @@ workflow REPORT {
                 DatasetType: 'derivative',
                 GeneratedBy: [[Name: workflow.manifest.name, Version: workflow.manifest.version, CodeURL: workflow.manifest.homePage]],
                 SourceDatasets: [
-                    [URL: options.simulated ? 'simulated' : "${options.sheet}".toString()],
+                    [URL: options.simulated ? 'simulated' : options.sheet.name],
                     (options.atlas.doi ? [DOI: options.atlas.doi] : [:]) + [Version: options.atlas.space],
                 ],
                 Simulated: options.simulated,
@@ -66,6 +66,18 @@ workflow REPORT {
             groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(description))
         }
         .collectFile(name: 'dataset_description.json', storeDir: params.outdir)
+    // What BIDS asks of every image of a kind, once for all patients; and what it has no names for.
+    ch_options
+        .flatMap { options ->
+            def reference = options.atlas.doi ? "https://doi.org/${options.atlas.doi}".toString() : options.atlas.space
+            def common = [SpatialReference: reference]
+            def image = common + [SkullStripped: true]
+            [T1w: image, T2w: image, FLAIR: image, mask: common, dseg: common, probseg: common].collect { suffix, fields ->
+                tuple("space-${options.atlas.space}_${suffix}.json".toString(), groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(fields)))
+            }
+        }
+        .collectFile(storeDir: params.outdir)
+    channel.fromPath("${projectDir}/assets/bidsignore", checkIfExists: true).collectFile(name: '.bidsignore', storeDir: params.outdir)
     // The trace so far: every task but the report's own has been written when pictures and tables are there.
     ch_trace = ch_tables
         .combine(ch_pictures.map { pictures -> [pictures] })

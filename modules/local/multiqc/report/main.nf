@@ -15,6 +15,7 @@ process MULTIQC_REPORT {
 
     output:
     path "multiqc_report.html", emit: report
+    path "ro-crate-metadata.json", emit: crate
     path "versions.yml", emit: versions
 
     script:
@@ -22,11 +23,12 @@ process MULTIQC_REPORT {
     def custom = extra_config ? "--config ${extra_config}" : ''
     """
     multiqc --force --config ${config} ${custom} --filename multiqc_report.html ${args} .
+    describe_run.py --tables ${tables} --parameters ${parameters} --version ${workflow.manifest.version} --nextflow ${workflow.nextflow.version} --pictures pictures --out ro-crate-metadata.json
     print_versions.py ${task.process} > versions.yml
     """
 
     stub:
     """
-    touch multiqc_report.html versions.yml
+    touch multiqc_report.html ro-crate-metadata.json versions.yml
     """
 }

@@ -35,15 +35,4 @@ document.addEventListener("DOMContentLoaded", function () {
       });
     });
   });
-  document.querySelectorAll(".gbm-save").forEach(function (link) {
-    link.addEventListener("click", function (event) {
-      event.preventDefault();
-      const figure = link.closest("figure").querySelector("svg");
-      const page = document.createElement("a");
-      page.href = URL.createObjectURL(new Blob([figure.outerHTML], { type: "image/svg+xml" }));
-      page.download = link.dataset.name + ".svg";
-      page.click();
-      URL.revokeObjectURL(page.href);
-    });
-  });
 });

@@ -13,17 +13,6 @@ document.addEventListener("DOMContentLoaded", function () {
     figure.addEventListener("mouseover", light);
     figure.addEventListener("mouseleave", light);
   });
-  document.querySelectorAll(".gbm-save").forEach(function (link) {
-    link.addEventListener("click", function (event) {
-      event.preventDefault();
-      const figure = link.closest("figure").querySelector("svg");
-      const page = document.createElement("a");
-      page.href = URL.createObjectURL(new Blob([figure.outerHTML], { type: "image/svg+xml" }));
-      page.download = link.dataset.name + ".svg";
-      page.click();
-      URL.revokeObjectURL(page.href);
-    });
-  });
   document.addEventListener("click", function (event) {
     if (event.target.matches(".gbm-card img")) {
       event.target.closest(".gbm-card").classList.toggle("gbm-large");
