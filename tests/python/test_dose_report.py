@@ -47,8 +47,8 @@ def results(tmp_path_factory) -> Results:
     records = [record(i, model) for i in range(6) for model in ("soc", "mine")]
     cohort = pd.Series({record["patient"]: "A" for record in records})
     tables = {"metrics": build("metrics", records)}
-    tables |= dose_tables(records, cohort, pd.Series.to_numpy, "soc", 100, 1)
-    tables |= calibration_tables(records, cohort, pd.Series.to_numpy, 1)
+    tables |= dose_tables(records, cohort, "soc", 100, 1)
+    tables |= calibration_tables(records, cohort, 1)
     for name, made in tables.items():
         made.to_csv(folder / f"{name}.csv", index=False)
     return Results(folder)
