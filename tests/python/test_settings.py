@@ -117,6 +117,20 @@ def test_a_missing_plan_counts_as_zero_in_means_and_not_in_tests() -> None:
     assert row["shift"] == row["shift_main"]
 
 
+def test_a_model_of_a_subset_is_not_ranked_by_patients_whom_it_cannot_have() -> None:
+    """One model besides the standard plan, on 25 of 40 patients: there is no panel of all patients."""
+    found = [
+        r for r in records(n=40) if r["model"] == "soc" or (r["model"] == "pinn" and int(r["patient"]) < 25)
+    ]
+    result = tables(found)
+    main = result["rankings"].query("method == 'mean_then_rank'").set_index("model")
+    assert set(main["panel"]) == {"subset"}
+    rows = result["sensitivity"].set_index(["axis", "setting", "model"]).loc[("registration", "syn")]
+    assert rows["n"].tolist() == [25, 25]
+    assert rows["rank_main"].to_dict() == main["rank"].to_dict() == {"pinn": 1, "soc": 2}
+    assert rows.loc["pinn", "mean_main"] == pytest.approx(main.loc["pinn", "score"], abs=1e-4)
+
+
 def test_too_few_patients_or_models_make_no_rows() -> None:
     result = tables(records(n=4))
     assert result["sensitivity"].empty

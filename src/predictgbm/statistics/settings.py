@@ -33,8 +33,9 @@ def settings_rows(
 ) -> dict[str, list[Row]]:
     """Compute the rows of tables ``sensitivity`` and ``agreement``.
 
-    Models are those of the ranking panel of nearly all patients. A patient counts in a setting if any of them has a
-    coverage there; a missing plan counts as coverage 0 in means and ranks and is left out of the paired tests.
+    Models and patients are those of the first ranking panel: that of nearly all patients, or the subset where fewer
+    than two models have those. A patient counts in a setting if any of the models has a coverage there; a missing plan
+    counts as coverage 0 in means and ranks and is left out of the paired tests.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ def settings_rows(
     panels, _ = find_panels(main, MINIMUM_PATIENTS)
     if not panels:
         return rows
-    main = main.loc[:, panels[0].models]
+    main = main.loc[panels[0].patients, panels[0].models]
     for axis, setting, coverage in _settings(metrics, settings, guidelines):
         there = coverage.reindex(columns=main.columns).dropna(how="all")
         there = there.loc[there.index.isin(main.index)]
