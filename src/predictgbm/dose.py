@@ -161,8 +161,10 @@ def painted_dose(
     count = int(np.searchsorted(integral, integral_gy_l)) + 1
     painted = np.zeros(brain.shape, np.float32)
     painted.ravel()[order[:count]] = high - (high - low) * place[:count] / count
+    # The blur does not end with the brain: recurrence beyond its mask gets what spills over, as from a plan.
+    near = bounding_box(brain, math.ceil(TRUNCATION * prescription.sigma_mm / min(spacing)))
     dose = np.zeros_like(painted)
-    dose[box] = _blur(painted[box], spacing, prescription.sigma_mm)
+    dose[near] = _blur(painted[near], spacing, prescription.sigma_mm)
     # The last voxel is one too many or just enough.
     return dose * np.float32(integral_gy_l / integral[count - 1]), count * voxel_l * 1000.0
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 from scipy.special import ndtr
 
 from predictgbm.dose import (
@@ -191,6 +192,19 @@ class TestPainting:
         )
         # One voxel fewer would not have been enough.
         assert blurred.sum() * 15e-6 >= integral * (1 - 1e-5)
+
+    def test_blur_does_not_end_with_the_brain(self):
+        """Beyond the brain's box there is what the Gaussian of all that is painted has there."""
+        brain = np.zeros((50, 24, 24), bool)
+        brain[:30] = True
+        order = np.flatnonzero(brain)[::-1]  # from the face at 29 inwards
+        dose, painted_ml = painted_dose(order, brain, SPACING, 0.3)
+        count = round(painted_ml * 1000)
+        painted = np.zeros(brain.shape)
+        painted.flat[order[:count]] = 75 - 29 * (np.arange(count) + 0.5) / count
+        expected = gaussian_filter(painted, Prescription().sigma_mm, mode="constant")
+        assert expected[30].max() > 20
+        np.testing.assert_allclose(dose, expected * 0.3 / integral_dose(expected, brain, SPACING), atol=1e-3)
 
     def test_too_few_voxels(self):
         brain = np.ones((4, 4, 4), bool)
