@@ -247,6 +247,23 @@ def test_ventricles_are_the_deep_fluid_and_its_horns(monkeypatch: pytest.MonkeyP
     assert not ventricle_mask(csf * 0, inside, (2.0, 2.0, 2.0)).any()
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_horns_are_followed_as_far_along_every_axis(axis: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A canal of fluid from face to face: 30 mm deep it begins, and 10 mm more belong to it, however thick a slice."""
+    monkeypatch.setattr("predictgbm.guidelines.barriers.VENTRICLE_DEPTH_MM", 30.0)
+    monkeypatch.setattr("predictgbm.guidelines.barriers.VENTRICLE_ML", 1.0)
+    spacing = (2.0, 2.0, 5.0)
+    shape = tuple(round(100 / s) for s in spacing)
+    csf = np.ones(shape)
+    for other in {0, 1, 2} - {axis}:
+        csf *= np.expand_dims(
+            np.abs((np.arange(shape[other]) + 0.5) * spacing[other] - 50) < 8, tuple({0, 1, 2} - {other})
+        )
+    found = ventricle_mask(csf, np.ones(shape, bool), spacing)
+    depth = (np.argwhere(found)[:, axis].min() + 0.5) * spacing[axis]
+    assert 20 <= depth <= 20 + spacing[axis]
+
+
 def test_a_guideline_takes_in_flair_or_not() -> None:
     labels = np.zeros(SHAPE, np.uint8)
     labels[2:22, 9:13, 9:12] = 2

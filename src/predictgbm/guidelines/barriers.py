@@ -136,9 +136,10 @@ def ventricle_mask(
     if not seeds.any():
         return seeds
     box = bounding_box(seeds, math.ceil(HORN_MM / min(spacing)))
-    steps = max(1, round(HORN_MM / float(np.mean(spacing))))
+    steps = math.ceil(HORN_MM / min(spacing))
+    near = _within(fluid, seeds, HORN_MM, spacing)
     result = np.zeros_like(seeds)
-    result[box] = ndimage.binary_dilation(seeds[box], iterations=steps, mask=fluid[box])
+    result[box] = ndimage.binary_dilation(seeds[box], iterations=steps, mask=near[box])
     return result
 
 
