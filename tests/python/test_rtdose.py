@@ -117,6 +117,10 @@ def test_offsets_may_be_patient_coordinates(tmp_path, offsets, turned):
         ({"GridFrameOffsetVector": [0, 2]}, "2 plane offsets"),
         ({"GridFrameOffsetVector": [7, 9, 11, 13]}, "neither 0 nor the z"),
         ({"PixelData": b"\0" * 8}, "pixels are damaged"),
+        ({"DoseGridScaling": None}, "lacks what a dose needs"),
+        ({"PixelSpacing": None}, "lacks what a dose needs"),
+        ({"PixelSpacing": [2.5, 0.0]}, "missing or unusable"),
+        ({"ImagePositionPatient": None}, "missing or unusable"),
     ],
 )
 def test_what_is_no_dose_of_a_treatment(tmp_path, changes, message):

@@ -61,7 +61,7 @@ def read_rtdose(path: str | os.PathLike[str]) -> Image:
     try:
         affine = LPS @ _to_lps(dataset, str(path))
         values = dataset.pixel_array.astype(np.float64) * float(dataset.DoseGridScaling)
-    except (AttributeError, KeyError, ValueError, NotImplementedError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, NotImplementedError) as error:
         if isinstance(error, ImageError):
             raise
         raise ImageError(f"{path}: lacks what a dose needs, or its pixels are damaged ({error})") from error
@@ -94,4 +94,6 @@ def _to_lps(dataset: Any, name: str) -> NDArray[np.float64]:
     matrix[:3, 1] = column * between_rows
     matrix[:3, 2] = normal * steps.mean()
     matrix[:3, 3] = position
+    if not (np.isfinite(matrix).all() and abs(np.linalg.det(matrix[:3, :3])) > 1e-9):
+        raise ImageError(f"{name}: position, orientation or spacing of the planes is missing or unusable")
     return matrix
