@@ -22,6 +22,9 @@ EDGES: tuple[float, ...] = (0.0, 0.01, 0.02, 0.05, *(round(0.1 * i, 1) for i in 
 #: new tumours elsewhere, and leaves out the far half of the brain.
 REGION_MM = 60.0
 
+#: So far beyond 0 and 1 a value is one of them, rounded in single precision.
+ROUNDING = 1e-5
+
 #: Sums over the voxels of each bin: 1, p, p^2, y, p y; shape (bins, 5).
 Sums: TypeAlias = NDArray[np.float64]
 
@@ -56,13 +59,14 @@ def bin_sums(probability: ArrayLike, outcome: ArrayLike, edges: Sequence[float] 
     Raises
     ------
     ProbabilityError
-        If a probability is not between 0 and 1.
+        If a probability is not between 0 and 1, by more than :data:`ROUNDING`.
     """
     p, y = np.asarray(probability, np.float64).ravel(), np.asarray(outcome, np.float64).ravel()
-    if p.size and not (p.min() >= 0 and p.max() <= 1):
+    if p.size and not (p.min() >= -ROUNDING and p.max() <= 1 + ROUNDING):
         raise ProbabilityError(
             f"probabilities run from {p.min():g} to {p.max():g}, expected 0 to 1; declare the map's output a rank"
         )
+    p = np.clip(p, 0.0, 1.0)
     bins = len(edges) - 1
     index = np.minimum(np.searchsorted(edges, p, side="right") - 1, bins - 1)
     terms = (None, p, p * p, y, p * y)

@@ -83,6 +83,11 @@ def test_bins_and_their_edges():
             bin_sums(wrong, [True])
 
 
+def test_what_single_precision_rounds_is_a_probability():
+    sums = bin_sums(np.array([np.nextafter(np.float32(1), np.float32(2)), -1e-9], np.float32), [True, False])
+    np.testing.assert_array_equal(sums, bin_sums([1.0, 0.0], [True, False]))
+
+
 def test_sums_of_patients_add_up():
     rng = np.random.default_rng(2)
     p, y = rng.random(100), rng.random(100) < 0.2
