@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import cc3d
@@ -18,7 +19,15 @@ from numpy.typing import NDArray
 from predictgbm.labels import CORE, RECURRENCE, WHOLE_TUMOR, region
 from predictgbm.masks import bounding_box, dice
 from predictgbm.patterns import classify
-from predictgbm.planning import MARGIN_MM, distance_um, distance_um_at, fill_holes, rank_voxels, soc_mask
+from predictgbm.planning import (
+    MARGIN_MM,
+    PlanError,
+    distance_um,
+    distance_um_at,
+    fill_holes,
+    rank_voxels,
+    soc_mask,
+)
 
 #: Volumes at which the coverage-volume curve is sampled, as fractions of the plan's volume.
 CURVE_FRACTIONS: tuple[float, ...] = tuple(round(0.05 * i, 2) for i in range(1, 41))
@@ -367,7 +376,7 @@ def evaluate_margins(
     recurrence : int array of the same shape
         Canonical labels of the registered follow-up.
     margins
-        Other margins around the tumour core, in mm; ``margin`` itself is left out.
+        Other margins around the tumour core, in mm; ``margin`` itself is left out, and so is one without a plan.
 
     Returns
     -------
@@ -379,7 +388,12 @@ def evaluate_margins(
         As the functions named above.
     """
     enhancing = region(recurrence, RECURRENCE["enhancing"])
-    others = {other: soc_mask(tumor_seg, brain, spacing, other) for other in margins if other != margin}
+    others = {}
+    for other in margins:
+        # A margin that does not reach the brain has no plan; that is no reason to lose all other measures.
+        with suppress(PlanError):
+            if other != margin:
+                others[other] = soc_mask(tumor_seg, brain, spacing, other)
     if not others:
         return []
     standard = np.array_equal(plan, soc_mask(tumor_seg, brain, spacing, margin))

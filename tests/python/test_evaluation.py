@@ -373,6 +373,10 @@ def test_plans_of_other_margins_are_those_that_would_be_made(core_first):
     nothing = evaluate_margins(score, tumor, made, recurrence * 0, brain, spacing, (5.0,), 4.0)
     assert math.isnan(nothing[0]["coverage_enhancing"])
     assert evaluate_margins(score, tumor, made, recurrence, brain, spacing, (4.0,), 4.0) == []
+    # To a brain 6 mm away a margin of 5 mm does not reach: it alone is left out.
+    far = brain & (np.arange(24) >= 21)[:, None, None]
+    left = evaluate_margins(score, tumor, far, recurrence, far, spacing, (5.0, 9.0), 8.0)
+    assert [row["setting"] for row in left] == ["9"]
 
 
 def test_lesions_in_a_box_one_voxel_thin_are_told_apart() -> None:
