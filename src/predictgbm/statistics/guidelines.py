@@ -54,7 +54,8 @@ def guideline_comparisons(table: pd.DataFrame, minimum: int) -> list[dict[str, A
     Returns
     -------
     list of dict
-        Rows of table ``guideline_comparisons``. The p-values of one guideline are adjusted together by Holm.
+        Rows of table ``guideline_comparisons``. The p-values of one guideline are adjusted together by Holm, where a
+        model that could not be tested counts, too.
     """
     rows = []
     for name, part in table.groupby("guideline"):
@@ -65,8 +66,8 @@ def guideline_comparisons(table: pd.DataFrame, minimum: int) -> list[dict[str, A
             for model in wide.columns
             if model != OWN_PLAN
         ]
-        tested = [row for row in family if "p_pratt" in row]
-        for row, p in zip(tested, holm([row["p_pratt"] for row in tested]).tolist(), strict=True):
+        adjusted = holm([row.get("p_pratt", np.nan) for row in family]).tolist()
+        for row, p in zip(family, adjusted, strict=True):
             row["p_adjusted"] = p
         rows += family
     return rows
