@@ -66,6 +66,7 @@ def test_selection_keeps_its_order_and_names_the_unknown():
         ({"memory": "lots"}, r"other: memory: 'lots' does not match .*such as 2 GB"),
         ({"name": "My Model"}, r"My Model: name: .*lower-case"),
         ({"name": "soc"}, r"soc: name: is taken"),
+        ({"name": "guideline"}, r"guideline: name: .*the guideline's own plan"),
         ({"function": "a.b:c", "family": "growth"}, r"other: needs either 'container', or 'function'"),
         ({"container": None}, r"other: container: None is not of type 'string'"),
         ({"colour": "red"}, r"other: .*'colour' was unexpected"),

@@ -243,6 +243,11 @@ FAULTS = {
         "sheet.csv:1: score_Mine: name of a score map cannot be used; expected score_ and a lower-case "
         "name, such as score_mymodel",
     ),
+    "score of the name that tables give the guideline's own plan": (
+        sheet(preop(score_guideline="x.nii.gz")),
+        "sheet.csv:1: score_guideline: name of a score map cannot be used; expected score_ and a lower-case "
+        "name, such as score_mymodel",
+    ),
     "empty sheet": (
         b"",
         "sheet.csv:1: sheet: is empty; expected a line of column names and one row per exam",
