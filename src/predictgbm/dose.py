@@ -91,6 +91,11 @@ def plan_dose(
     -------
     float32 array of the same shape, Gy
 
+    Notes
+    -----
+    The edge is softened by the mean voxel size, which suits the cubic voxels of atlas space: there the dose at the edge
+    of the target is right within 0.02 Gy; across slices of 5 mm with pixels of 1 mm it is up to 7 Gy too low.
+
     Raises
     ------
     PlanError

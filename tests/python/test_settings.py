@@ -161,6 +161,7 @@ def test_section_shows_every_setting(result, tmp_path) -> None:
         "200 days or more (3 patients)",
     ):
         assert words in body
+    assert "Left out" not in body
     # A cell for each model in each of five settings.
     assert body.count("<rect") == 5 * len(MODELS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from html import escape
 
 from predictgbm.report import figures
 from predictgbm.report.figures import Setting
@@ -56,6 +57,10 @@ def section(results: Results) -> tuple[str, str] | None:
         "the same, 0: unrelated)."
     )
     body = downloadable(heat_map, "sensitivity", "sensitivity", "agreement") + agreement_table(results)
+    left = [results.styles[name].title for name in results.models if name not in usual]
+    if left:
+        said = escape(", ".join(left))
+        body += f'<p class="gbm-note">Left out, as only some of the patients have their plans: {said}.</p>'
     return how, body + few(results) + details("Every model in every setting", gain_table(results, found))
 
 
