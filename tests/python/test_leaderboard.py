@@ -298,6 +298,9 @@ def test_what_is_no_leaderboard_is_never_replaced(tmp_path: Path, capsys: pytest
     assert build(run, "--out", tmp_path / "mine") == 2
     assert "choose a new folder" in capsys.readouterr().err
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
+    (tmp_path / "mine").rename(tmp_path / "site.partial")
+    assert build(run, "--out", tmp_path / "site") == 0
+    assert (tmp_path / "site.partial" / "thesis.txt").read_text() == "years"
 
 
 def one(patient: str, **changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -428,7 +431,7 @@ def test_two_trainings_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_a_table_that_names_no_patient_is_told(tmp_path: Path) -> None:
     metrics = results(tmp_path / "a", ("soc", "loti")) / "tables" / "metrics.csv"
     metrics.write_text(metrics.read_text().replace("patient,", "subject,", 1))
-    with pytest.raises(LeaderboardError, match=r"metrics.csv: has no column patient; .* run it again"):
+    with pytest.raises(LeaderboardError, match=r"metrics.csv: has no column patient; .* again"):
         read_run(tmp_path / "a")
 
 
