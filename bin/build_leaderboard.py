@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -218,7 +219,8 @@ def main() -> int:
     from predictgbm.leaderboard.merge import LeaderboardError
     from predictgbm.tables import TableError
 
-    partial = args.out.absolute().with_name(f"{args.out.absolute().name}.partial")
+    # Of a name that nobody else's folder has.
+    partial = args.out.absolute().with_name(f".{args.out.absolute().name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         models, patients = build(args, partial)

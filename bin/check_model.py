@@ -67,6 +67,8 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.timeout <= 0:
         parser.error("--timeout: expected seconds above 0")
+    if args.run_with and not args.model.endswith((".yml", ".yaml")):
+        parser.error("--run-with needs a submission.yml, which says what the list of models has to")
     return args
 
 
@@ -129,7 +131,9 @@ def check_maps(args: argparse.Namespace, submission: Submission) -> list[Check]:
     if not damaged:
         checks.append(Check("matches its checksums", PASS))
     if args.sheet is None:
-        return [*checks, Check("has a map for each patient", SKIP, "", "give the samplesheet by --sheet")]
+        name, remedy = "has a map for each patient", "give the samplesheet by --sheet"
+        needed = "--run-with adds the maps to a samplesheet, and none is given" if args.run_with else ""
+        return [*checks, Check(name, FAIL if needed else SKIP, needed, remedy)]
     rows, faults = read_sheet(args)
     if faults:
         return [*checks, *(Check("the samplesheet is in order", FAIL, fault) for fault in faults)]

@@ -130,7 +130,8 @@ def parameter(arguments: list[str], name: str) -> str | None:
         file = option(arguments, kind)
         if file and Path(file).is_file():
             text = Path(file).read_text(errors="replace")
-            line = rf"""^[\s{{,]*["']?(?:params\.)?{name}["']?\s*[:=]\s*["']?([^\s"',}}]*)"""
+            value = r"""[^\s"',}]*(?:,(?!\w+\s*:)[^\s"',}]+)*"""
+            line = rf"""^[\s{{,]*["']?(?:params\.)?{name}["']?\s*[:=]\s*["']?({value})"""
             if found := re.findall(line, text, re.MULTILINE):
                 return str(found[-1])
     return None
@@ -162,10 +163,11 @@ def needed_families(arguments: list[str]) -> set[str]:
 
 def needs_torch(arguments: list[str], profiles: set[str]) -> bool:
     """Return whether raw exams need PyTorch: for their brain by HD-BET, or for convexAdam's or DIRAC's registration."""
-    registration = parameter(arguments, "registration")
-    if registration == "convexadam":
+    others = (parameter(arguments, "sensitivity_registrations") or "").split(",")
+    registrations = {parameter(arguments, "registration"), *others}
+    if "convexadam" in registrations:
         return True
-    if registration == "dirac" and parameter(arguments, "dirac_weights") is not None:
+    if "dirac" in registrations and parameter(arguments, "dirac_weights") is not None:
         return True
     if "raw_demo" in profiles or parameter(arguments, "brain_extraction") == "atlas":
         return False

@@ -302,6 +302,7 @@ def test_all_faults_of_a_manifest_are_told_at_once(
         "digest": "latest",
         "folder": "maps",
         "memory": "big",
+        "container": "a;touch${IFS}b;.sif",
     }
     path = manifest(tmp_path, **{**CONTAINER, **wrong, "inputs": ["t9"], "licence": None})
     assert run_command("check_model.py", path) == 1
@@ -312,6 +313,7 @@ def test_all_faults_of_a_manifest_are_told_at_once(
         "authors: []",
         "digest: 'latest'",
         "memory: 'big'",
+        "container: 'a;touch${IFS}b;.sif'",
         "'t9'",
     ):
         assert text in said
@@ -359,6 +361,14 @@ def test_maps_in_order_become_scores_of_the_samplesheet(challenge: tuple[Path, P
         files = [*row["files"].values(), row["scores"]["theirs"]]
         assert all(Path(file).is_file() for file in files)
         assert Path(row["scores"]["theirs"]).name == f"{row['meta']['patient']}.nii.gz"
+
+
+def test_without_a_samplesheet_maps_are_checked_and_not_added_to_one(
+    challenge: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command("check_model.py", challenge[1]) == 0
+    assert run_command("check_model.py", challenge[1], "--run-with", tmp_path / "out.csv") == 1
+    assert "-> give the samplesheet by --sheet" in capsys.readouterr().out
 
 
 def test_all_faults_of_maps_are_told_at_once(

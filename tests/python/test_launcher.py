@@ -572,6 +572,9 @@ def test_networks_of_a_training_need_what_trained_them(launcher: ModuleType, tmp
         (["--registration", "convexadam", "-profile", "podman"], False),
         (["--registration=dirac", "--dirac_weights=w.pth"], True),
         (["--registration", "dirac"], False),
+        (["--sensitivity_registrations", "rigid,convexadam"], True),
+        (["--sensitivity_registrations=dirac", "--dirac_weights", "w.pth"], True),
+        (["--sensitivity_registrations", "rigid,dirac"], False),
         (["--registration", "ncc", "--dirac_weights", "w.pth"], False),
     ],
 )

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_exam import run_command, write_json
 
-from predictgbm.leaderboard.merge import Run, find_faults, merge, read_run
+from predictgbm.leaderboard.merge import LeaderboardError, Run, find_faults, merge, model_entries, read_run
 from predictgbm.leaderboard.site import describe_training, number_patients
 
 MODELS = {"soc": 0.0, "loti": 0.10, "theirs": 0.05}
@@ -298,6 +298,9 @@ def test_what_is_no_leaderboard_is_never_replaced(tmp_path: Path, capsys: pytest
     assert build(run, "--out", tmp_path / "mine") == 2
     assert "choose a new folder" in capsys.readouterr().err
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
+    (tmp_path / "mine").rename(tmp_path / "site.partial")
+    assert build(run, "--out", tmp_path / "site") == 0
+    assert (tmp_path / "site.partial" / "thesis.txt").read_text() == "years"
 
 
 def one(patient: str, **changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -404,6 +407,41 @@ def test_a_training_is_told_by_cohorts_and_numbers_alone() -> None:
     told = describe_training({"networks": networks, "cohorts": cohorts, "simulated": True})
     assert told.startswith("3 simulated patients (Ahorn 1, Birke 2) in 2 networks")
     assert not re.search(r"77\d\d", told)
+    assert describe_training({"networks": {"a": {"training": ["x"]}}, "cohorts": {}}).startswith(
+        "1 patient in 1"
+    )
+    assert describe_training({}) == "not stated"
+
+
+def test_two_trainings_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Even where no patient is in both runs."""
+    runs = []
+    for cohort in COHORTS:
+        patients = [p for p in PATIENTS if PATIENTS[p] == cohort]
+        folder = results(tmp_path / cohort, ("soc", "loti"), patients)
+        (folder / "models" / "loti").mkdir(parents=True)
+        card = {"networks": {"a": {"sha256": cohort, "training": []}}, "cohorts": {}}
+        write_json(folder / "models" / "loti" / "card.json", card)
+        runs.append(read_run(folder))
+    (fault,) = find_faults(runs)
+    assert "model 'loti' is of another training than in" in fault
+    assert find_faults([runs[0], runs[0]]) == []
+
+
+def test_a_table_that_names_no_patient_is_told(tmp_path: Path) -> None:
+    metrics = results(tmp_path / "a", ("soc", "loti")) / "tables" / "metrics.csv"
+    metrics.write_text(metrics.read_text().replace("patient,", "subject,", 1))
+    with pytest.raises(LeaderboardError, match=r"metrics.csv: has no column patient; .* again"):
+        read_run(tmp_path / "a")
+
+
+def test_no_path_of_a_parameter_or_a_folder_of_maps_is_published() -> None:
+    entry = {
+        "parameters": {"files": ["/home/x/a.npz", 2], "deep": {"file": "/home/x/b"}},
+        "folder": "/home/x/maps",
+    }
+    (found,) = model_entries([], [], {"theirs": entry}, ["theirs"]).values()
+    assert found == {"name": "theirs", "parameters": {"files": ["a.npz", 2], "deep": {"file": "b"}}}
 
 
 ROWS = [(p, m) for p in list(PATIENTS)[:6] for m in MODELS]

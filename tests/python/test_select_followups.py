@@ -280,7 +280,7 @@ def test_other_choices_name_the_follow_up_each_would_have_picked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_text", "expected"), [("none", []), ("last", ["last"]), ("first,largest", ["largest"])]
+    ("given_text", "expected"), [("none", []), ("last", ["last"]), ("first,largest,largest", ["largest"])]
 )
 def test_the_choice_that_is_made_is_none_of_the_others(
     tmp_path: Path, given_text: str, expected: list[str]

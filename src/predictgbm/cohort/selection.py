@@ -124,9 +124,10 @@ def select_followups(
                     v: used[v] for v in VOLUMES
                 }
                 record["others"] = [
-                    _choice("followup", other, min(good, key=RULES[other])) for other in other_rules
+                    _choice("followup", other, min(good, key=RULES[other]))
+                    for other in dict.fromkeys(other_rules)
                 ]
-                for days in other_min_days:
+                for days in dict.fromkeys(other_min_days):
                     judged = _judge(followups[patient], volumes, wrong, days)
                     if late := [followup for followup in judged if followup["reason_code"] is None]:
                         record["others"].append(_choice("interval", f"{days:g}", min(late, key=order)))

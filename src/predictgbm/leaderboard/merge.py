@@ -163,6 +163,10 @@ def _table(path: Path, name: str) -> list[Row]:
         raise LeaderboardError(
             f"{path}: cannot be read ({error}); run the pipeline again with -resume"
         ) from error
+    if lacking := {"patient", "model"} & set(TABLES[name].key) - types.keys():
+        raise LeaderboardError(
+            f"{path}: has no column {', '.join(sorted(lacking))}; another version made it, run the pipeline again"
+        )
     content = frame.astype(object).where(frame.notna(), None)
     return [{str(key): value for key, value in row.items()} for row in content.to_dict("records")]
 
@@ -226,6 +230,23 @@ def _entry_faults(runs: Sequence[Run]) -> Iterator[str]:
                     f"{run.folder / 'pipeline_info/models.json'}: model '{name}' is another than in {first.folder} "
                     f"({', '.join(unlike)}); rename one of them and run it again"
                 )
+    trained: dict[str, tuple[Run, Row]] = {}
+    for run in runs:
+        scored = {model for _, model in run.scores}
+        for name, card in run.cards.items():
+            if name not in scored:
+                continue
+            first, other = trained.setdefault(name, (run, card))
+            if _checksums(card) != _checksums(other):
+                yield (
+                    f"{run.folder}: model '{name}' is of another training than in {first.folder}; name one training "
+                    "by --weights in both runs, or rename one of the two models, and run again"
+                )
+
+
+def _checksums(card: Row) -> dict[str, Any]:
+    """Return the checksum of each network of a training."""
+    return {name: network.get("sha256") for name, network in (card.get("networks") or {}).items()}
 
 
 def _patient_faults(first: Run, second: Run) -> Iterator[str]:
@@ -367,6 +388,8 @@ def model_entries(
         known |= run.entries
     found = {name: {"name": name, **known.get(name, {}), **submissions.get(name, {})} for name in models}
     for entry in found.values():
+        # Where the organiser keeps the maps.
+        entry.pop("folder", None)
         if "parameters" in entry:
             entry["parameters"] = without_paths(entry["parameters"])
         if str(entry.get("container", "")).endswith(".sif"):
@@ -376,7 +399,12 @@ def model_entries(
 
 def without_paths(parameters: Mapping[str, Any]) -> Row:
     """Return parameters with the paths of the organiser's machine cut to their last part, for publishing."""
-    return {
-        key: Path(value).name if isinstance(value, str) and "/" in value else value
-        for key, value in parameters.items()
-    }
+    return {key: _without_paths(value) for key, value in parameters.items()}
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return without_paths(value)
+    if isinstance(value, list):
+        return [_without_paths(item) for item in value]
+    return Path(value).name if isinstance(value, str) and "/" in value else value

@@ -106,12 +106,16 @@ def public_scores(metrics: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFra
 
 def describe_training(card: Mapping[str, Any]) -> str:
     """Say on whom a model was trained, by the card of its training; cohorts and numbers, no patient."""
-    seen = {p for n in card["networks"].values() for part in ("training", "validation") for p in n[part]}
-    cohorts = pd.Series({p: c for p, c in card["cohorts"].items() if p in seen}, dtype=object).value_counts()
+    networks = card.get("networks") or {}
+    if not networks:
+        return "not stated"
+    seen = {p for n in networks.values() for part in ("training", "validation") for p in n.get(part, ())}
+    known = card.get("cohorts") or {}
+    cohorts = pd.Series({p: c for p, c in known.items() if p in seen}, dtype=object).value_counts()
     where = ", ".join(f"{name} {n}" for name, n in sorted(cohorts.items()))
     kind = "simulated patient" if card.get("simulated") else "patient"
     return (
-        f"{count(len(seen), kind)}{f' ({where})' if where else ''} in {count(len(card['networks']), 'network')}; "
+        f"{count(len(seen), kind)}{f' ({where})' if where else ''} in {count(len(networks), 'network')}; "
         "each patient is predicted by networks that never saw him or her"
     )
 

@@ -21,9 +21,10 @@ workflow EVALUATE {
 
     main:
     ch_target = ch_recurrence
-        .join(ch_other, remainder: true)
-        .filter { _patient, followup, _segmentation, _choices, _others -> followup != null }
-        .map { patient, followup, segmentation, choices, others -> tuple(patient, followup + [others: choices ?: []], segmentation, others ?: []) }
+        // As one value: of a patient without any, join gives one null.
+        .join(ch_other.map { patient, choices, others -> tuple(patient, [choices: choices, labels: others]) }, remainder: true)
+        .filter { row -> row[1] != null }
+        .map { patient, followup, segmentation, others -> tuple(patient, followup + [others: others ? others.choices : []], segmentation, others ? others.labels : []) }
 
     ch_run = ch_map
         .join(ch_plan)

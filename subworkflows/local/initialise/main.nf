@@ -138,7 +138,9 @@ def modelFaults(entry, Map fields, boolean outside) {
     // Code of the user's own would be missing on other machines; the package's functions are where the pipeline is.
     def inside = !outside || "${entry.function}".startsWith('predictgbm.')
     def bare = entry.container || (entry.function && inside) ? [] : ["${entry.name}: container: is missing; an outside model comes as one, or is a function of this package (predictgbm.) with other parameters"]
-    return named + missing + unknown + bare
+    // It becomes part of a command.
+    def image = !entry.container || "${entry.container}" ==~ fields.properties.container.pattern ? [] : ["${entry.name}: container: ${fields.properties.container.description}"]
+    return named + missing + unknown + bare + image
 }
 
 // The models of a list file; entries of an outside list name a container, or a function of the package.

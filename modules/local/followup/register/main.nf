@@ -45,11 +45,11 @@ process FOLLOWUP_REGISTER {
         --fixed-csf ${exam}/*_label-CSF_probseg.nii.gz --fixed-seg ${exam}/*_desc-tumor_dseg.nii.gz --moving-seg followup/${row.files.tumor_seg} --moving-labels '${row.tumor_labels}' \\
         ${others} --method ${method} ${given} --out-prefix warped/${prefix} --threads ${task.cpus} \\
         --quality ${stem}_desc-registration_quality.json --picture ${stem}_desc-registration_qc.png \\
-        --failure ${meta.id}_failure.json --patient ${meta.patient} --session ${meta.session} ${args}
-    if [ ! -e ${meta.id}_failure.json ]; then
+        --failure ${stem}_failure.json --patient ${meta.patient} --session ${meta.session} ${args}
+    if [ ! -e ${stem}_failure.json ]; then
         import_registered.py --row row.json --reference ${exam} \\
             --out ${prefix}_desc-registered_dseg.nii.gz --summary ${meta.id}_followup.json \\
-            --failure ${meta.id}_failure.json warped/${prefix}_desc-registered_dseg.nii.gz
+            --failure ${stem}_failure.json warped/${prefix}_desc-registered_dseg.nii.gz
         rm warped/${prefix}_desc-registered_dseg.nii.gz
     fi
     find warped -type f -exec mv {} . ';'

@@ -19,7 +19,7 @@ process MODEL_CONTAINER {
     def engine = task.ext.engine ?: 'auto'
     def prefix = "${meta.id}_space-${task.ext.space}_model-${meta.model}"
     """
-    run_container_model.sh ${engine} ${entry.container} ${exam} raw/${prefix}.nii.gz \\
+    run_container_model.sh ${engine} '${entry.container}' ${exam} raw/${prefix}.nii.gz \\
         ${prefix}_failure.json ${meta.patient} ${meta.session} ${meta.model} ${entry.gpu ? 'gpu' : 'cpu'}
     """
 
