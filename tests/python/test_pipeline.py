@@ -515,30 +515,29 @@ def test_bad_map_costs_that_model_that_patient(sheet: list[dict[str, str]], tmp_
         row["score_mine"] = str(tmp_path / f"mine{number}.nii.gz")
         write_image(row["score_mine"], data, affine)
     path = write_sheet(tmp_path / "sheet.csv", table)
-    run(tmp_path, "--input", path, "--models", "soc", "--outdir", "results", "-profile", "standard", status=3)
+    # No other choice in the evaluation is looked at, besides.
+    options = (
+        "--input",
+        path,
+        "--models",
+        "soc",
+        "--sensitivity_rules",
+        "none",
+        "--sensitivity_margins",
+        "none",
+    )
+    run(tmp_path, *options, "--outdir", "results", "-profile", "standard", status=3)
     tables = tmp_path / "results" / "tables"
     patients = [row["patient"] for row in sheet if row["role"] == "preop"]
     failures = rows(tables / "failures.csv")
     assert sorted((row["patient"], row["model"]) for row in failures) == [(p, "mine") for p in patients[1:]]
     assert "constant" in failures[0]["reason"] or "same value" in failures[0]["reason"]
     assert [row["patient"] for row in rows(tables / "metrics.csv") if row["model"] == "mine"] == patients[:1]
+    assert rows(tables / "settings.csv") == []
     assert sum(row["model"] == "soc" for row in rows(tables / "metrics.csv")) == PATIENTS
     report = (tmp_path / "results" / "multiqc" / "multiqc_report.html").read_text(encoding="utf-8")
     assert failures[0]["patient"] in report
-    run(
-        tmp_path,
-        "--input",
-        path,
-        "--models",
-        "soc",
-        "--outdir",
-        "results",
-        "--strict",
-        "false",
-        "-profile",
-        "standard",
-        "-resume",
-    )
+    run(tmp_path, *options, "--outdir", "results", "--strict", "false", "-profile", "standard", "-resume")
 
 
 @pytest.mark.podman
