@@ -224,12 +224,17 @@ def test_other_choices_in_the_evaluation_are_looked_at(result: tuple[Path, list[
     choices = [("margin", "10"), ("margin", "20"), ("followup", "last"), ("followup", "largest")]
     choices += [("interval", "1"), ("registration", "rigid")]
     assert set(found) == {(*key, *choice) for key in main for choice in choices}
-    # There is one follow-up, whatever picks it; a rigid map puts it elsewhere.
+    # There is one follow-up, whatever picks it; a rigid map puts its labels elsewhere.
     for axis, setting in (("followup", "last"), ("interval", "1")):
         assert all(found[(*key, axis, setting)] == main[key] for key in main)
-    assert any(found[(*key, "registration", "rigid")] != main[key] for key in main)
-    labels = list(result[0].glob("results/sub-*/ses-*/*_reg-rigid_desc-registered_dseg.nii.gz"))
-    assert len(labels) == len({patient for patient, _ in main})
+    otherwise = list(result[0].glob("results/sub-*/ses-*/*_reg-rigid_desc-registered_dseg.nii.gz"))
+    assert len(otherwise) == len({patient for patient, _ in main})
+    for path in otherwise:
+        labels, usual = (
+            read_image(place, np.uint8).data
+            for place in (path, path.with_name(path.name.replace("_reg-rigid", "")))
+        )
+        assert (labels != usual).any()
 
 
 def test_every_step_leaves_a_picture_and_numbers(result: tuple[Path, list[str]]) -> None:

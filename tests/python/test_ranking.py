@@ -615,7 +615,7 @@ class TestSection:
     def test_draws_both_figures_for_both_panels(self, results):
         how, html = report_ranking.section(results)
         assert how.count(".") == 1
-        assert re.findall(r'data-name="(\w+)"', html) == [
+        assert list(dict.fromkeys(re.findall(r'data-name="(\w+)"', html))) == [
             "critical_difference_all_patients",
             "rank_frequency_all_patients",
             "critical_difference_subset",
