@@ -18,7 +18,7 @@ from predictgbm.report.formatting import (
     percent,
     table,
 )
-from predictgbm.report.results import REFERENCE, Results, Row
+from predictgbm.report.results import REFERENCE, Results, Row, is_true
 
 #: What is varied, and the words for one of its settings.
 AXES = {
@@ -88,7 +88,7 @@ def agreement_table(results: Results) -> str:
             title_of(row),
             int(row["n"]),
             number(row["tau"], 2),
-            {"true": "yes", "false": "no"}.get(str(row.get("same_best")).lower(), MISSING),
+            "yes" if is_true(row["same_best"]) else "no",
             MISSING if row.get("verdicts_changed") is None else int(row["verdicts_changed"]),
         ]
         for row in results.tables["agreement"]

@@ -77,11 +77,11 @@ def _compare(model: np.ndarray, own: np.ndarray, minimum: int) -> dict[str, Any]
     both = np.isfinite(model) & np.isfinite(own)
     difference = model[both] - own[both]
     row: dict[str, Any] = {"n": difference.size, "n_zero": count_zeros_and_ties(difference)[0]}
-    if difference.size:
-        row |= {"mean": model[both].mean(), "mean_guideline": own[both].mean()}
-        row["shift"] = hodges_lehmann(difference).estimate
+    if not difference.size:
+        return row
+    shift = hodges_lehmann(difference)
+    row |= {"mean": model[both].mean(), "mean_guideline": own[both].mean(), "shift": shift.estimate}
     if difference.size >= minimum and row["n_zero"] < difference.size:
-        shift = hodges_lehmann(difference)
         row |= {"shift_low": shift.low, "shift_high": shift.high, "rank_biserial": rank_biserial(difference)}
         row["p_pratt"] = signed_rank_p(difference, "pratt")
     return row
