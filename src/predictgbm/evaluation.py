@@ -123,7 +123,7 @@ def lesions(
     return [
         {
             "lesion": number,
-            "volume_ml": _volume_ml(int(size[number]), spacing),
+            "volume_ml": volume_ml(int(size[number]), spacing),
             "coverage": float(covered[number] / size[number]),
         }
         for number in range(1, size.size)
@@ -255,11 +255,11 @@ def evaluate_plan(
     has_target = bool(enhancing.any())
     result["dice"] = dice(plan, enhancing) if has_target else math.nan
     result["hd95_mm"] = hd95_mm(plan, enhancing, spacing)
-    result["plan_ml"] = _volume_ml(plan, spacing)
-    result["plan_outside_brain_ml"] = _volume_ml(plan & ~inside, spacing)
+    result["plan_ml"] = volume_ml(plan, spacing)
+    result["plan_outside_brain_ml"] = volume_ml(plan & ~inside, spacing)
     for name, mask in regions.items():
-        result[f"recurrence_{name}_ml"] = _volume_ml(mask, spacing)
-    result["recurrence_outside_brain_ml"] = _volume_ml(enhancing & ~inside, spacing)
+        result[f"recurrence_{name}_ml"] = volume_ml(mask, spacing)
+    result["recurrence_outside_brain_ml"] = volume_ml(enhancing & ~inside, spacing)
     result["lesions"] = lesions(plan, enhancing, spacing)
     result["n_lesions"] = len(result["lesions"])
     result["reason"] = _reason(regions, plan)
@@ -286,8 +286,8 @@ def evaluate_tumor(
     core = region(tumor_seg, CORE)
     enhancing = region(recurrence, RECURRENCE["enhancing"])
     return {
-        "tumor_core_ml": _volume_ml(core, spacing),
-        "tumor_whole_ml": _volume_ml(region(tumor_seg, WHOLE_TUMOR), spacing),
+        "tumor_core_ml": volume_ml(core, spacing),
+        "tumor_whole_ml": volume_ml(region(tumor_seg, WHOLE_TUMOR), spacing),
         "com_distance_cm": centre_distance_mm(core, enhancing, spacing) / 10.0,
     }
 
@@ -348,7 +348,7 @@ def evaluate_score(
         full = rank_voxels(score, core, brain, spacing, None, core_first)
         needed = voxels_to_cover(full, enhancing, target)
     assert needed is not None, "the standard of care lies in the brain, so the whole brain covers as much"
-    result["volume_at_soc_coverage_ml"] = _volume_ml(needed, spacing)
+    result["volume_at_soc_coverage_ml"] = volume_ml(needed, spacing)
     return result
 
 
@@ -410,14 +410,15 @@ def evaluate_margins(
             {
                 "axis": "margin",
                 "setting": f"{other:g}",
-                "plan_ml": _volume_ml(n_voxels, spacing),
+                "plan_ml": volume_ml(n_voxels, spacing),
                 "coverage_enhancing": coverage(chosen, enhancing),
             }
         )
     return rows
 
 
-def _volume_ml(mask_or_count: NDArray[np.bool_] | int, spacing: Sequence[float]) -> float:
+def volume_ml(mask_or_count: NDArray[np.bool_] | int, spacing: Sequence[float]) -> float:
+    """Return the volume of a mask, or of a number of voxels, in ml; ``spacing`` in mm."""
     count = mask_or_count if isinstance(mask_or_count, int) else int(np.count_nonzero(mask_or_count))
     return count * math.prod(spacing) / 1000.0
 

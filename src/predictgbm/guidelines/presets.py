@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from predictgbm.evaluation import coverage
+from predictgbm.evaluation import coverage, volume_ml
 from predictgbm.labels import RECURRENCE, region
 from predictgbm.planning import PlanError, fill_holes, rank_voxels
 
@@ -142,7 +141,7 @@ def evaluate_guideline(
     """
     n_voxels = int(np.count_nonzero(plan))
     own = restricted_plan(score, core, brain_mask, allowed, spacing, n_voxels, core_first)
-    result = {"plan_ml": n_voxels * math.prod(spacing) / 1000.0}
+    result = {"plan_ml": volume_ml(n_voxels, spacing)}
     for definition in ("enhancing", "core"):
         target = region(recurrence, RECURRENCE[definition])
         result[f"coverage_{definition}"] = coverage(own, target)
