@@ -263,6 +263,29 @@ def lostTasks(ch_expected, ch_obtained, String stage) {
         }
 }
 
+// What one task takes: rows of one model, of as many patients as --patients_per_task, turned into one list for each column.
+// Patients go together by their place in the samplesheet and stand in one order, so that a rerun finds its tasks in the cache;
+// a task starts when its last row is there, and at the end with what there is. Lists of files become one list.
+def inBatches(ch_row, ch_batch) {
+    return ch_row
+        .map { row -> tuple(row[0].patient, row) }
+        .combine(ch_batch, by: 0)
+        .map { _patient, row, number, size -> tuple(groupKey([number, row[0].model], size), row) }
+        .groupTuple(remainder: true)
+        .map { _key, rows -> rows.toSorted { a, b -> a[0].id <=> b[0].id }.transpose() }
+        .map { columns -> columns.collect { column -> column.any { entry -> entry instanceof List } ? column.flatten() : column } }
+}
+
+// What such a task has left, file by file with the meta it belongs to: names begin with patient and session.
+def outOfBatches(ch_batch) {
+    return ch_batch.flatMap { metas, paths ->
+        metas
+            .collect { meta -> tuple(meta, [paths].flatten().findAll { path -> path.name.startsWith("${meta.id}_") }) }
+            .findAll { _meta, own -> own }
+            .collect { meta, own -> tuple(meta, own.size() == 1 ? own[0] : own) }
+    }
+}
+
 // A row as its task sees it and the files that go with it: each column's file under the name it is staged by.
 def stageRow(Map row, Map located) {
     def position = 0

@@ -54,6 +54,7 @@ workflow PREPARE_COHORT {
 
     VARY_FOLLOWUP(FOLLOWUP_SELECT.out.selection, REGISTER_FOLLOWUP.out.pair, REGISTER_FOLLOWUP.out.segmentation)
 
+    batch = VALIDATE_COHORT.out.batch
     exam = SEGMENT.out.exam
     row = VALIDATE_COHORT.out.preoperative
     source = PREPARE_EXAM.out.source
@@ -78,6 +79,7 @@ workflow PREPARE_COHORT {
     )
 
     emit:
+    batch // [patient, number, patients in it]: which patients one task takes
     exam // [meta, exam folder] of each pre-operative exam
     row // [meta, row, files] of each pre-operative exam, as the samplesheet gives it
     source // [meta, images by column] of raw exams, on their own grids

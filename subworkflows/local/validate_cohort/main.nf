@@ -137,7 +137,16 @@ workflow VALIDATE_COHORT {
         def reason = entry.value.collect { fault -> "line ${fault.line}: ${fault.column}: ${fault.what}" }.join(' | ')
         ["sub-${entry.key}_input_failure.json".toString(), groovy.json.JsonOutput.toJson([patient: entry.key, session: null, model: null, stage: 'input', reason: reason])]
     }
+    ch_batch = ch_cohort
+        .combine(ch_refused.map { refused -> [refused] })
+        .flatMap { _sheet, cohort, _located, _missing, refused ->
+            cohort.rows*.meta*.patient.unique().collate(params.patients_per_task).withIndex().collectMany { patients, number ->
+                def accepted = patients.findAll { patient -> !refused.containsKey(patient) }
+                accepted.collect { patient -> tuple(patient, number, accepted.size()) }
+            }
+        }
     cohort = COHORT_VALIDATE.out.cohort
+    batch = ch_batch
     preoperative = ch_accepted.preoperative
     followup = ch_accepted.followup
     score = ch_accepted.preoperative.flatMap { meta, row, files ->
@@ -148,6 +157,7 @@ workflow VALIDATE_COHORT {
 
     emit:
     cohort // cohort.json
+    batch // [patient, number, patients in it]: which patients one task takes
     preoperative // [meta, row, files]
     followup // [meta, row, files]
     score // [meta with model, score map]
