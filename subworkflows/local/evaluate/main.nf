@@ -4,6 +4,7 @@
 
 include { PLAN_EVALUATE      } from '../../../modules/local/plan/evaluate/main.nf'
 include { STATISTICS_COMPUTE } from '../../../modules/local/statistics/compute/main.nf'
+include { flatFiles          } from '../initialise/main.nf'
 include { inBatches          } from '../initialise/main.nf'
 include { lostTasks          } from '../initialise/main.nf'
 include { outOfBatches       } from '../initialise/main.nf'
@@ -36,7 +37,7 @@ workflow EVALUATE {
         .combine(ch_target, by: 0)
         .combine(ch_options.map { options -> [options.models.collectEntries { entry -> [entry.name, entry.output] }] })
         .map { _patient, meta, map, plan, exam, masks, followup, segmentation, others, outputs -> tuple(meta, exam, map, plan, masks, followup, segmentation, others, outputs[meta.model] ?: '') }
-    PLAN_EVALUATE(inBatches(ch_run, ch_batch))
+    PLAN_EVALUATE(inBatches(ch_run, ch_batch).map { columns -> flatFiles(columns) })
 
     ch_metrics = outOfBatches(PLAN_EVALUATE.out.metrics)
     ch_failed = outOfBatches(PLAN_EVALUATE.out.failure)

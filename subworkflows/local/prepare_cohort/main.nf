@@ -35,9 +35,9 @@ workflow PREPARE_COHORT {
 
     PREPARE_EXAM(VALIDATE_COHORT.out.preoperative.mix(ch_followup.raw), ch_atlas)
 
-    SEGMENT(PREPARE_EXAM.out.exam, ch_atlas, ch_options)
+    SEGMENT(PREPARE_EXAM.out.exam, ch_atlas, ch_options, VALIDATE_COHORT.out.batch)
 
-    REGISTER_FOLLOWUP(ch_followup.registered, SEGMENT.out.followup, SEGMENT.out.exam, PREPARE_EXAM.out.source, PREPARE_EXAM.out.transform)
+    REGISTER_FOLLOWUP(ch_followup.registered, SEGMENT.out.followup, SEGMENT.out.exam, PREPARE_EXAM.out.source, PREPARE_EXAM.out.transform, VALIDATE_COHORT.out.batch)
 
     ch_failure = VALIDATE_COHORT.out.failure.mix(PREPARE_EXAM.out.failure, SEGMENT.out.failure, REGISTER_FOLLOWUP.out.failure)
     FOLLOWUP_SELECT(

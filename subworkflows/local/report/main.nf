@@ -5,6 +5,7 @@
 include { QC_DRAW        } from '../../../modules/local/qc/draw/main.nf'
 include { VIEWER_BUILD   } from '../../../modules/local/viewer/build/main.nf'
 include { MULTIQC_REPORT } from '../../../modules/local/multiqc/report/main.nf'
+include { flatFiles      } from '../initialise/main.nf'
 include { inBatches      } from '../initialise/main.nf'
 
 workflow REPORT {
@@ -31,7 +32,7 @@ workflow REPORT {
         .filter { row -> row[1] != null }
         .map { _patient, meta, exam, maps, plans, segmentation -> tuple(meta, exam, maps, plans, segmentation ?: []) }
 
-    ch_run = inBatches(ch_patient, ch_batch)
+    ch_run = inBatches(ch_patient, ch_batch).map { columns -> flatFiles(columns) }
     QC_DRAW(ch_run)
     VIEWER_BUILD(ch_run, file("${projectDir}/assets/niivue/niivue.umd.js", checkIfExists: true))
 

@@ -5,7 +5,9 @@
 
 include { COHORT_VALIDATE } from '../../../modules/local/cohort/validate/main.nf'
 include { EXAM_VALIDATE   } from '../../../modules/local/exam/validate/main.nf'
+include { outOfBatches    } from '../initialise/main.nf'
 include { readDocument    } from '../initialise/main.nf'
+include { restage         } from '../initialise/main.nf'
 include { stageRow        } from '../initialise/main.nf'
 
 // A file a sheet names: absolute, a URL, or relative to the sheet (to the patient's own folder in a simulated cohort).
@@ -113,11 +115,23 @@ workflow VALIDATE_COHORT {
         }
     }
 
-    EXAM_VALIDATE(ch_exam)
+    ch_check = ch_exam
+        .toList()
+        .flatMap { exams ->
+            exams.groupBy { meta, _row, _files, _reference -> meta.patient }.values().toList().collate(params.patients_per_task)
+        }
+        .map { patients ->
+            def exams = patients.collectMany { own -> own }.collect { meta, row, files, reference ->
+                def beside = reference ? [reference: "input/${files.size() + 1}/${reference.name}".toString()] : [:]
+                [meta, row + [beside: beside], files + (reference ?: [])]
+            }
+            restage(exams*.get(0), exams*.get(1), exams*.get(2))
+        }
+    EXAM_VALIDATE(ch_check)
 
     // The gate: downstream starts only when every exam was checked.
     ch_refused = ch_cohort
-        .combine(EXAM_VALIDATE.out.faults.map { _meta, json -> json }.toList().map { list -> [list] })
+        .combine(outOfBatches(EXAM_VALIDATE.out.faults).map { _meta, json -> json }.toList().map { list -> [list] })
         .map { sheet, cohort, _located, missing, files ->
             def faults = cohort.faults + missing + files.collectMany { json -> readDocument(json) }
             refusedPatients(sheet, cohort, faults)
