@@ -9,7 +9,6 @@ its work, and else that of the last one.
 from __future__ import annotations
 
 import argparse
-import glob
 import importlib.util
 import shlex
 import sys
@@ -34,7 +33,9 @@ def load_main(command: str) -> Callable[[], int | None]:
 def words(line: str) -> Iterator[str]:
     """Yield the words of a line, file patterns as the files they match; one without a match stays, as in a shell."""
     for word in shlex.split(line):
-        yield from sorted(glob.glob(word)) or [word]
+        root = Path(word).anchor
+        found = Path(root).glob(word.removeprefix(root)) if any(mark in word for mark in "*?[") else []
+        yield from sorted(map(str, found)) or [word]
 
 
 def run_line(main: Callable[[], int | None], command: str, line: str) -> int:

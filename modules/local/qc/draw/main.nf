@@ -8,7 +8,8 @@ process QC_DRAW {
     tuple val(metas), path(exams), path(maps), path(plans), path(recurrences)
 
     output:
-    path "*_desc-qc.{png,json}", emit: picture
+    path "*_desc-qc.png", emit: picture
+    path "*_desc-qc.json", emit: caption
     path "versions.yml", emit: versions
 
     script:
