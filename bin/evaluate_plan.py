@@ -11,8 +11,6 @@ What cannot be evaluated is null, and "reason" says why.
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictgbm import __version__
+from predictgbm.documents import write_measures
 from predictgbm.dose import evaluate_dose
 from predictgbm.evaluation import (
     coverage,
@@ -210,9 +209,7 @@ def run(args: argparse.Namespace) -> None:
             }
         )
     result["version"] = __version__
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(without_nan(result), indent=2, ensure_ascii=False, allow_nan=False)
-    args.out.write_text(text + "\n", encoding="utf-8")
+    write_measures(args.out, result)
 
 
 def measure_score(
@@ -247,15 +244,6 @@ def measure_score(
             for name, own, allowed in read_guidelines(args.guidelines, reference)
         ]
     return result
-
-
-def without_nan(value: Any) -> Any:
-    """Replace NaN by None at every depth, as JSON knows no NaN."""
-    if isinstance(value, dict):
-        return {key: without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def read_guidelines(files: list[Path], reference: Image) -> Iterator[tuple[str, Any, Any]]:

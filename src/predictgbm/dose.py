@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from predictgbm.evaluation import lesions
 from predictgbm.masks import bounding_box
+from predictgbm.patterns import classify
 from predictgbm.planning import PlanError, distance_um, fill_holes, rank_voxels
 
 #: Part of the prescription that "covers", ICRU's lower limit of a homogeneous dose.
@@ -36,6 +38,10 @@ PAINTED_GY = (46.0, 75.0)
 
 #: Exponent of the generalised EUD of the recurrence; the more negative, the more the coldest part counts.
 GEUD_EXPONENT = -10.0
+
+#: Volume of the hottest part of an organ, in ml, whose least dose is told instead of the maximum, which hangs on one
+#: voxel.
+NEAR_MAXIMUM_ML = 0.03
 
 #: Doses at which histograms are sampled, in Gy.
 DVH_GY: tuple[float, ...] = tuple(float(dose) for dose in range(81))
@@ -248,9 +254,7 @@ def integral_dose(dose: NDArray[np.floating], mask: NDArray[np.bool_], spacing: 
     return float(np.sum(dose[mask], dtype=np.float64)) * math.prod(spacing) * 1e-6
 
 
-def recurrence_measures(
-    doses: NDArray[np.floating], prescription: Prescription = STANDARD
-) -> dict[str, float]:
+def recurrence_measures(doses: NDArray[np.floating], prescribed_gy: float) -> dict[str, float]:
     """Return D98, D95, D50, mean and gEUD of the recurrence in Gy, and its part above 95 % of the prescription."""
     return {
         "d98_gy": dose_at_volume(doses, 0.98),
@@ -258,7 +262,7 @@ def recurrence_measures(
         "d50_gy": dose_at_volume(doses, 0.5),
         "mean_gy": float(np.mean(doses, dtype=np.float64)) if doses.size else math.nan,
         "geud_gy": geud(doses),
-        "v95": volume_at_dose(doses, COVERING * prescription.dose_gy),
+        "v95": volume_at_dose(doses, COVERING * prescribed_gy),
     }
 
 
@@ -312,26 +316,114 @@ def evaluate_dose(
             painted, painted_ml = painted_dose(order, inside, spacing, budget, prescription=prescription)
             break
 
-    ml = math.prod(spacing) / 1000.0
     at_recurrence, at_brain = dose[recurrence], dose[healthy]
     at_painted = dose[:0] if painted is None else painted[recurrence]
-    covering = COVERING * prescription.dose_gy
+    prescribed_gy = prescription.dose_gy
     measures = {
         "plan_d95_gy": dose_at_volume(dose[plan], 0.95),
         "integral_gy_l": integral_dose(dose, inside, spacing),
-        **{f"recurrence_{k}": v for k, v in recurrence_measures(at_recurrence, prescription).items()},
-        "brain_mean_gy": float(np.mean(at_brain, dtype=np.float64)) if at_brain.size else math.nan,
-        "brain_v95_ml": float(np.count_nonzero(at_brain >= covering)) * ml,
-        "brain_v50_ml": float(np.count_nonzero(at_brain >= 0.5 * prescription.dose_gy)) * ml,
+        **{f"recurrence_{k}": v for k, v in recurrence_measures(at_recurrence, prescribed_gy).items()},
+        **_brain_measures(at_brain, prescribed_gy, spacing),
         **{f"{name}_mean_gy": _weighted_mean(at_brain, p[healthy]) for name, p in (tissues or {}).items()},
         "painted_ml": painted_ml,
-        **{f"painted_{k}": v for k, v in recurrence_measures(at_painted, prescription).items()},
+        **{f"painted_{k}": v for k, v in recurrence_measures(at_painted, prescribed_gy).items()},
     }
     histograms = {"recurrence": at_recurrence, "painted recurrence": at_painted, "brain": at_brain}
+    return {"measures": measures, "dvh": _histograms(histograms)}
+
+
+def evaluate_given_dose(
+    dose: NDArray[np.floating],
+    recurrence: NDArray[np.bool_],
+    core: NDArray[np.bool_],
+    brain: NDArray[np.bool_],
+    spacing: Sequence[float],
+    prescribed_gy: float,
+) -> dict[str, Any]:
+    """Measure a dose that was given, which no model and no plan of this benchmark has to do with.
+
+    Parameters
+    ----------
+    dose : float array of shape (nx, ny, nz), Gy
+    recurrence, core, brain : bool arrays of the same shape
+        Recurrence that came, empty where none is known; pre-operative tumour core; brain mask.
+    spacing : voxel size along each axis, in mm
+    prescribed_gy : what 95 % are counted of
+
+    Returns
+    -------
+    dict
+        ``measures``: columns of table ``given_dose``; the core is measured as a dose in another frame shows there.
+        ``dvh``: as of :func:`evaluate_dose`, of ``recurrence`` and ``brain``. ``lesions``: number and volume of each
+        lesion of the recurrence, its part within the 95 % isodose, and the pattern that
+        :mod:`predictgbm.patterns` makes of that.
+    """
+    inside = fill_holes(brain)
+    at_recurrence, at_brain = dose[recurrence], dose[inside & ~core]
+    within = dose >= COVERING * prescribed_gy
     return {
-        "measures": measures,
-        "dvh": {name: np.round(dvh(v), 6).tolist() for name, v in histograms.items() if v.size},
+        "prescription_gy": prescribed_gy,
+        "measures": {
+            "integral_gy_l": integral_dose(dose, inside, spacing),
+            "core_mean_gy": float(np.mean(dose[core], dtype=np.float64)) if core.any() else math.nan,
+            **{f"recurrence_{k}": v for k, v in recurrence_measures(at_recurrence, prescribed_gy).items()},
+            **_brain_measures(at_brain, prescribed_gy, spacing),
+        },
+        "dvh": _histograms({"recurrence": at_recurrence, "brain": at_brain}),
+        "lesions": [
+            {
+                "lesion": lesion["lesion"],
+                "volume_ml": lesion["volume_ml"],
+                "coverage_isodose": lesion["coverage"],
+                "pattern_isodose": classify(lesion["coverage"]),
+            }
+            for lesion in lesions(within, recurrence, spacing)
+        ],
     }
+
+
+def organ_measures(
+    dose: NDArray[np.floating], organs: Mapping[str, NDArray[np.bool_]], spacing: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Return volume, mean and near-maximum dose of each organ at risk, in Gy.
+
+    The near-maximum, D0.03cc, is what the hottest :data:`NEAR_MAXIMUM_ML` get at least; NaN for a smaller organ.
+
+    Parameters
+    ----------
+    dose : float array of shape (nx, ny, nz), Gy
+    organs : bool array of the same shape by name
+    spacing : voxel size along each axis, in mm
+    """
+    ml = math.prod(spacing) / 1000.0
+    rows = []
+    for name, organ in organs.items():
+        values = dose[organ]
+        volume = values.size * ml
+        row = {"organ": name, "volume_ml": volume, "mean_gy": math.nan, "d003cc_gy": math.nan}
+        if values.size:
+            row["mean_gy"] = float(np.mean(values, dtype=np.float64))
+        if volume >= NEAR_MAXIMUM_ML:
+            row["d003cc_gy"] = dose_at_volume(values, NEAR_MAXIMUM_ML / volume)
+        rows.append(row)
+    return rows
+
+
+def _brain_measures(
+    doses: NDArray[np.floating], prescribed_gy: float, spacing: Sequence[float]
+) -> dict[str, float]:
+    """Return mean dose of the brain's voxels and the volumes that get much of the prescription."""
+    ml = math.prod(spacing) / 1000.0
+    return {
+        "brain_mean_gy": float(np.mean(doses, dtype=np.float64)) if doses.size else math.nan,
+        "brain_v95_ml": float(np.count_nonzero(doses >= COVERING * prescribed_gy)) * ml,
+        "brain_v50_ml": float(np.count_nonzero(doses >= 0.5 * prescribed_gy)) * ml,
+    }
+
+
+def _histograms(doses: Mapping[str, NDArray[np.floating]]) -> dict[str, list[float]]:
+    """Return the histogram of each structure that has voxels, as JSON takes it."""
+    return {name: np.round(dvh(values), 6).tolist() for name, values in doses.items() if values.size}
 
 
 def _weighted_mean(values: NDArray[np.floating], weights: NDArray[np.floating]) -> float:

@@ -41,6 +41,12 @@ def file_name(prefix: str, name: str) -> str:
     return f"{prefix}_{SUFFIXES[name]}.nii.gz"
 
 
+def organ_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """Return the masks of organs at risk in a prepared exam folder, by organ."""
+    found = sorted(Path(folder).glob("*_label-*_mask.nii.gz"))
+    return {path.name.rsplit("_label-", 1)[1].removesuffix("_mask.nii.gz"): path for path in found}
+
+
 def model_name(path: str | os.PathLike[str]) -> str:
     """Return the model a map or plan belongs to, from the entity ``model-<name>`` of its file name.
 

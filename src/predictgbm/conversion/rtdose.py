@@ -1,4 +1,4 @@
-"""Reading the dose of a treatment: DICOM RTDOSE to an image in Gy."""
+"""Reading the dose of a treatment: DICOM RTDOSE, or NIfTI, to an image in Gy."""
 
 from __future__ import annotations
 
@@ -10,14 +10,36 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 
-from predictgbm.images import Image, ImageError
+from predictgbm.images import Image, ImageError, read_image
 from predictgbm.registration.transforms import LPS
 
 #: What a dose may be the sum of; a single beam or fraction is not the dose of a treatment.
 WHOLE = ("PLAN", "MULTI_PLAN", "PLAN_OVERVIEW", "RECORD")
 
+#: No treatment of a glioma gives more, in Gy; a file that does is in cGy.
+MOST_GY = 200.0
+
 #: Planes count as evenly spaced to this, in mm.
 SPACING_TOLERANCE_MM = 0.01
+
+
+def read_dose(path: str | os.PathLike[str]) -> Image:
+    """Read a dose in Gy: a NIfTI image by its name, else RTDOSE.
+
+    Raises
+    ------
+    ImageError
+        As :func:`read_rtdose` and :func:`~predictgbm.images.read_image`, and if the values are no dose in Gy.
+    """
+    nifti = os.fspath(path).endswith((".nii", ".nii.gz"))
+    dose = read_image(path) if nifti else read_rtdose(path)
+    low, high = float(dose.data.min()), float(dose.data.max())
+    if low < 0 or not 0 < high <= MOST_GY:
+        raise ImageError(
+            f"{dose.name}: values from {low:g} to {high:g} are no dose in Gy (0 to {MOST_GY:g}); divide a dose in "
+            "cGy by 100"
+        )
+    return dose
 
 
 def read_rtdose(path: str | os.PathLike[str]) -> Image:

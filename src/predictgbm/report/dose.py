@@ -14,13 +14,15 @@ from predictgbm.report.formatting import (
     with_interval,
 )
 from predictgbm.report.line_plots import Axis, Curve, panels
-from predictgbm.report.results import REFERENCE, Results, Row
+from predictgbm.report.results import REFERENCE, ModelStyle, Results, Row
 
 STRUCTURES = {
     "recurrence": "Recurrence, by the plan",
     "painted recurrence": "Recurrence, by painted dose",
     "brain": "Brain without the tumour core",
 }
+DOSE = Axis("Dose, Gy", 0, 80)
+VOLUME = Axis("Volume, %", 0, 100)
 #: Measures of the main table: column, title, scale, decimals.
 MAIN = (
     ("recurrence_mean_gy", "Mean dose of the recurrence, Gy", 1.0, 1),
@@ -80,21 +82,25 @@ def histograms(results: Results) -> str:
         curves = []
         for name in results.models:
             rows = [r for r in results.tables["dvh"] if (r["model"], r["structure"]) == (name, structure)]
-            rows.sort(key=lambda row: row["dose_gy"])
-            points = [(row["dose_gy"], 100 * row["volume"]) for row in rows]
-            band = [
-                (100 * row["volume_low"], 100 * row["volume_high"])
-                for row in rows
-                if row.get("volume_low") is not None
-            ]
-            if points:
-                curves.append(Curve(results.styles[name], points, band if len(band) == len(points) else ()))
+            if rows:
+                curves.append(curve(results.styles[name], rows))
         if curves:
             drawn.append((title, curves))
     if not drawn:
         return ""
-    figure = panels(drawn, Axis("Dose, Gy", 0, 80), Axis("Volume, %", 0, 100))
-    return downloadable(figure, "dose_volume_histograms", "dvh")
+    return downloadable(panels(drawn, DOSE, VOLUME), "dose_volume_histograms", "dvh")
+
+
+def curve(style: ModelStyle, rows: list[Row]) -> Curve:
+    """Return the line of a mean histogram, with its band where there are enough patients."""
+    rows = sorted(rows, key=lambda row: row["dose_gy"])
+    points = [(row["dose_gy"], 100 * row["volume"]) for row in rows]
+    band = [
+        (100 * row["volume_low"], 100 * row["volume_high"])
+        for row in rows
+        if row.get("volume_low") is not None
+    ]
+    return Curve(style, points, band if len(band) == len(points) else ())
 
 
 def main(results: Results, models: list[str], found: dict[tuple[str, str], Row]) -> str:

@@ -45,15 +45,18 @@ def dose_tables(
     )
     return {
         "dose": doses,
-        "dose_summary": build("dose_summary", _summarise(doses, cohort, reference, draws, seed)),
-        "dvh": build("dvh", _histograms(records, cohort, seed)),
+        "dose_summary": build("dose_summary", summarise(doses, cohort, reference, draws, seed)),
+        "dvh": build("dvh", mean_histograms(records, cohort, seed)),
     }
 
 
-def _summarise(
+def summarise(
     doses: pd.DataFrame, cohort: pd.Series, reference: str, draws: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Return mean of each measure by model, and its shift against the reference."""
+    """Return mean of each measure by model, and its shift against the reference.
+
+    ``doses`` has ``patient``, ``model`` and a column per measure; ``cohort`` is the data set by patient.
+    """
     rows = []
     for measure in [name for name in doses.columns if name not in ("patient", "model")]:
         wide = doses.pivot(index="patient", columns="model", values=measure).astype("float64")
@@ -86,7 +89,7 @@ def _against(differences: NDArray[np.float64]) -> dict[str, Any]:
     return row
 
 
-def _histograms(records: Sequence[Record], cohort: pd.Series, seed: int) -> list[dict[str, Any]]:
+def mean_histograms(records: Sequence[Record], cohort: pd.Series, seed: int) -> list[dict[str, Any]]:
     """Return the mean histogram over the patients by model and structure."""
     found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(dict)
     for record in records:
