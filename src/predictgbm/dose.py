@@ -53,8 +53,8 @@ class Prescription:
 
     Attributes
     ----------
-    dose_gy : median dose of the PTV, in Gy
-    margin_mm : width of the PTV around the plan, in mm
+    dose_gy : median dose of the PTV, in Gy, above 0
+    margin_mm : width of the PTV around the plan, in mm, 0 or more
     falloff_mm : way from 80 % to 20 % of the dose across a flat edge, in mm. A single 6 MV field needs 3.7 to 3.9 mm
         at a depth of 10 cm (J Appl Clin Med Phys 12(3):142-160, 2011, doi:10.1120/jacmp.v12i3.3475, table 2); arcs from
         many sides fall off more slowly, and 5.5 mm is an assumption
@@ -63,6 +63,20 @@ class Prescription:
     dose_gy: float = 60.0
     margin_mm: float = 3.0
     falloff_mm: float = 5.5
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be prescribed.
+
+        Raises
+        ------
+        PlanError
+            Naming the value.
+        """
+        if not (self.dose_gy > 0 and self.margin_mm >= 0 and self.falloff_mm > 0):
+            raise PlanError(
+                f"{self.dose_gy:g} Gy with a margin of {self.margin_mm:g} mm and a falloff of {self.falloff_mm:g} mm "
+                "cannot be prescribed; expected a dose and a falloff above 0 and a margin that is not below"
+            )
 
     @property
     def sigma_mm(self) -> float:
@@ -277,6 +291,7 @@ def evaluate_dose(
     tissues: Mapping[str, NDArray[np.floating]] | None = None,
     core_first: bool = False,
     prescription: Prescription = STANDARD,
+    organs: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> dict[str, Any]:
     """Measure the dose of a plan, and dose painted by its map at the integral dose of the standard plan.
 
@@ -289,13 +304,15 @@ def evaluate_dose(
     spacing : voxel size along each axis, in mm
     tissues : probability 0 to 1 by name of the tissue, on the same grid
     prescription
+    organs : mask of each organ at risk by name, bool on the same grid
 
     Returns
     -------
     dict
         ``measures``: columns of table ``dose``; the healthy brain is the brain without the tumour core, the same for
-        every model. ``dvh``: histogram at :data:`DVH_GY` of ``recurrence``, ``painted recurrence`` and ``brain``. What
-        there is none of is NaN: recurrence, or painted dose where the brain is too small to take it up.
+        every model. ``dvh``: histogram at :data:`DVH_GY` of ``recurrence``, ``painted recurrence`` and ``brain``.
+        ``organs``: of the plan's dose, see :func:`organ_measures`. What there is none of is NaN: recurrence, or painted
+        dose where the brain is too small to take it up.
 
     Raises
     ------
@@ -329,7 +346,11 @@ def evaluate_dose(
         **{f"painted_{k}": v for k, v in recurrence_measures(at_painted, prescribed_gy).items()},
     }
     histograms = {"recurrence": at_recurrence, "painted recurrence": at_painted, "brain": at_brain}
-    return {"measures": measures, "dvh": _histograms(histograms)}
+    return {
+        "measures": measures,
+        "dvh": _histograms(histograms),
+        "organs": organ_measures(dose, organs or {}, spacing),
+    }
 
 
 def evaluate_given_dose(

@@ -242,6 +242,17 @@ def _brain_dose() -> tuple[Column, ...]:
     )
 
 
+def _organ_dose() -> tuple[Column, ...]:
+    return (
+        _text("organ", "Name of the organ, of its column oar_<name> in the samplesheet", required=True),
+        _amount("volume_ml", "ml", "Volume of the organ"),
+        _amount("mean_gy", "Gy", "Mean dose of the organ"),
+        _amount(
+            "d003cc_gy", "Gy", "Near-maximum dose: what its hottest 0.03 ml get at least; empty if smaller"
+        ),
+    )
+
+
 def _recurrence_dose(prefix: str, by: str) -> tuple[Column, ...]:
     return (
         *(
@@ -574,9 +585,14 @@ TABLES: dict[str, Table] = {
         ("model", "measure"),
         (
             _model,
-            _text("measure", "Column of table dose", required=True),
+            _text("measure", "Column of table dose, or oar_<organ>_<column of organ_dose>", required=True),
             *_shift("model", "standard of care"),
         ),
+    ),
+    "organ_dose": Table(
+        "Modelled dose of the organs at risk: one row per patient, model and organ",
+        ("patient", "model", "organ"),
+        (_patient, _model, *_organ_dose()),
     ),
     "dvh": Table(
         "Mean cumulative dose-volume histograms: one row per model, structure and dose",
@@ -621,12 +637,21 @@ TABLES: dict[str, Table] = {
             _pattern("The same by the standard plan", "pattern_standard"),
         ),
     ),
+    "given_organs": Table(
+        "Given dose of the organs at risk: one row per patient and organ",
+        ("patient", "organ"),
+        (_patient, *_organ_dose()),
+    ),
     "given_summary": Table(
         "Mean of each measure of table given_dose and its shift against the modelled dose of the standard plan in the "
         "same patients; exploratory, p-values are not adjusted",
         ("measure",),
         (
-            _text("measure", "Column of table given_dose", required=True),
+            _text(
+                "measure",
+                "Column of table given_dose, or oar_<organ>_<column of given_organs>",
+                required=True,
+            ),
             *_shift("given dose", "modelled dose of the standard plan"),
         ),
     ),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +14,7 @@ from scipy.special import ndtr
 
 from predictgbm.dose import (
     DVH_GY,
+    STANDARD,
     Prescription,
     dose_at_volume,
     dvh,
@@ -24,12 +28,20 @@ from predictgbm.dose import (
 from predictgbm.planning import PlanError, make_plan, rank_voxels, soc_mask
 
 SPACING = (1.0, 1.0, 1.0)
+#: Parameters of the pipeline, by what they set.
+PARAMETERS = {"prescription": "dose_gy", "setup_margin": "margin_mm", "dose_falloff": "falloff_mm"}
 
 
 def ball(shape, centre, radius, spacing=SPACING):
     axes = [np.arange(n) * s - c for n, s, c in zip(shape, spacing, centre, strict=True)]
     x, y, z = np.meshgrid(*axes, indexing="ij")
     return x**2 + y**2 + z**2 <= radius**2
+
+
+def test_defaults_of_the_pipeline_are_those_of_the_package():
+    text = (Path(__file__).parents[2] / "nextflow.config").read_text(encoding="utf-8")
+    defaults = {name: float(re.search(rf"\b{name} += (\S+)", text)[1]) for name in PARAMETERS}
+    assert defaults == {name: getattr(STANDARD, field) for name, field in PARAMETERS.items()}
 
 
 class TestHistogram:

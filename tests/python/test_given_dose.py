@@ -107,6 +107,7 @@ def given(i: int) -> dict[str, Any]:
             {"lesion": 1, "volume_ml": 2.0, "coverage_isodose": 0.1, "pattern_isodose": "distant"},
             {"lesion": 2, "volume_ml": 1.0, "coverage_isodose": 0.9, "pattern_isodose": "in-field"},
         ],
+        "organs": [{"organ": "stem", "volume_ml": 20.0, "mean_gy": 12.0, "d003cc_gy": 54.0}],
     }
 
 
@@ -120,6 +121,7 @@ def record(i: int, model: str) -> dict[str, Any]:
         "dose": {
             "measures": {"recurrence_mean_gy": gray, "brain_mean_gy": 10.0 - i % 2},
             "dvh": {"recurrence": histogram, "painted recurrence": histogram},
+            "organs": [{"organ": "stem", "volume_ml": 20.0, "mean_gy": 12.0, "d003cc_gy": 55.0}],
         },
     }
 
@@ -168,6 +170,8 @@ def test_tables(tables):
     assert (row["n"], row["mean"], row["n_paired"], row["shift"]) == (5, 53, 5, -2)
     assert summary.loc["core_mean_gy", "n"] == 5
     assert pd.isna(summary.loc["core_mean_gy", "shift"])
+    assert tables["given_organs"]["d003cc_gy"].tolist() == [54] * 6
+    assert (summary.loc["oar_stem_d003cc_gy", "n"], summary.loc["oar_stem_d003cc_gy", "shift"]) == (5, -1)
     curves = tables["given_dvh"].set_index(["source", "structure", "dose_gy"])
     assert set(curves.index.droplevel(2)) == {
         ("given", "recurrence"),
@@ -188,10 +192,10 @@ def test_nothing_given():
 
 
 def test_dose_without_a_modelled_one_and_without_recurrence():
-    alone = given(1) | {"lesions": [], "dvh": {"brain": dvh([10.0]).tolist()}}
+    alone = given(1) | {"lesions": [], "organs": [], "dvh": {"brain": dvh([10.0]).tolist()}}
     made = given_dose_tables([alone], [], build("lesions", []), pd.Series(dtype=object), "soc", 200, 1)
     assert len(made["given_dose"]) == 1
-    assert all(made[name].empty for name in ("given_lesions", "given_summary", "given_dvh"))
+    assert all(made[n].empty for n in ("given_lesions", "given_organs", "given_summary", "given_dvh"))
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +212,7 @@ class TestReport:
         assert how.count(".") == 1
         assert "known of 6 patients, prescribed 60 Gy" in html
         assert "−2.00" in html
+        assert "Near-maximum dose (D0.03cc) of the stem, Gy" in html
         figure = ElementTree.fromstring(re.search(r"<svg.*?</svg>", html, re.DOTALL).group())
         svg = "{http://www.w3.org/2000/svg}"
         drawn = {}

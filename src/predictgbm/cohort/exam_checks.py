@@ -10,8 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from predictgbm.cohort.faults import Fault
-from predictgbm.cohort.samplesheet import ORGAN
-from predictgbm.exam import VOLUMES
+from predictgbm.exam import ORGAN, VOLUMES
 from predictgbm.images import Image, ImageError, conform, describe, read_image
 from predictgbm.labels import CORE, LabelError, Tumor, region, to_canonical
 

@@ -19,11 +19,10 @@ from jsonschema.exceptions import ValidationError
 
 from predictgbm.atlas import ATLASES
 from predictgbm.cohort.faults import Fault
+from predictgbm.exam import ORGAN
 from predictgbm.labels import LabelError, parse_convention
 
 SCORE = "score_"
-#: Beginning of the columns with masks of organs at risk.
-ORGAN = "oar_"
 
 #: Beginning of a column that ends with a name -> what it holds, and a good example.
 NAMED = {SCORE: ("a score map", "score_mymodel"), ORGAN: ("an organ at risk", "oar_brainstem")}

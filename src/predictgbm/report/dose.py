@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from predictgbm.dose import COVERING, PAINTED_GY, STANDARD
+from collections.abc import Iterable
+
+from predictgbm.dose import COVERING, PAINTED_GY, STANDARD, Prescription
+from predictgbm.exam import ORGAN
 from predictgbm.report.formatting import (
     details,
     downloadable,
@@ -63,15 +66,26 @@ def section(results: Results) -> tuple[str, str] | None:
         "larger integral dose has paid for its gain with dose to the brain, which dose painting does not allow."
     )
     low, high = PAINTED_GY
+    prescribed = prescription(results)
     note = (
-        f"<b>The dose is modelled, not planned</b>: {STANDARD.dose_gy:g} Gy as the median of the plan with "
-        f"{STANDARD.margin_mm:g} mm around it, falling from 80 % to 20 % over {STANDARD.falloff_mm:g} mm; no beams, no "
-        "scatter, so that doses to the brain are lower bounds. Painted dose is a plan of its own: the integral dose of "
-        f"the standard plan, spent by the rank of the map from {high:g} Gy down to {low:g} Gy. Bands and "
+        f"<b>The dose is modelled, not planned</b>: {prescribed.dose_gy:g} Gy as the median of the plan with "
+        f"{prescribed.margin_mm:g} mm around it, falling from 80 % to 20 % over {prescribed.falloff_mm:g} mm; no "
+        "beams, no scatter, so that doses to the brain are lower bounds. Painted dose is a plan of its own: the "
+        f"integral dose of the standard plan, spent by the rank of the map from {high:g} Gy down to {low:g} Gy. Bands and "
         "brackets are 95 % intervals."
     )
-    return how, f'<p class="gbm-note">{note}</p>{histograms(results)}{main(results, models, found)}' + every(
-        results, models, found
+    return how, f'<p class="gbm-note">{note}</p>{histograms(results)}{main(results, models, found)}' + (
+        organs(results, models, found) + every(results, models, found)
+    )
+
+
+def prescription(results: Results) -> Prescription:
+    """Return what the run prescribed; what its parameters do not tell is the standard."""
+    parameters = results.parameters
+    return Prescription(
+        float(parameters.get("prescription", STANDARD.dose_gy)),
+        float(parameters.get("setup_margin", STANDARD.margin_mm)),
+        float(parameters.get("dose_falloff", STANDARD.falloff_mm)),
     )
 
 
@@ -125,9 +139,46 @@ def main(results: Results, models: list[str], found: dict[tuple[str, str], Row])
     return table(head, body, (0,), emphasised)
 
 
+def organ_titles(measures: Iterable[str]) -> dict[str, tuple[str, float]]:
+    """Return title and scale of the measures that are of organs at risk, by organ."""
+    kinds = {"_mean_gy": "Mean dose of the {}, Gy", "_d003cc_gy": "Near-maximum dose (D0.03cc) of the {}, Gy"}
+    return {
+        measure: (title.format(measure.removeprefix(ORGAN).removesuffix(kind)), 1.0)
+        for measure in sorted({name for name in measures if name.startswith(ORGAN)})
+        for kind, title in kinds.items()
+        if measure.endswith(kind)
+    }
+
+
+def organs(results: Results, models: list[str], found: dict[tuple[str, str], Row]) -> str:
+    """Return the doses of the organs at risk by model, with the shift against the standard plan; empty without any."""
+    body = []
+    for measure, (title, _) in organ_titles(measure for _, measure in found).items():
+        for name in models:
+            if row := found.get((name, measure)):
+                limits = interval(row.get("ci_low"), row.get("ci_high"), 1.0)
+                shifted = interval(row.get("shift_low"), row.get("shift_high"), 1.0, sign=True)
+                shift = with_interval(number(row.get("shift"), 1, sign=True), shifted)
+                mean = with_interval(number(row.get("mean"), 1), limits)
+                body.append(
+                    [
+                        title,
+                        model_cell(results, name),
+                        int(row["n"]),
+                        mean,
+                        "reference" if name == REFERENCE else shift,
+                    ]
+                )
+    if not body:
+        return ""
+    head = ["Organ at risk", "Model", "Patients", "Mean over the patients", "Shift against standard, Gy"]
+    return table(head, body, (0, 1), sortable=True)
+
+
 def every(results: Results, models: list[str], found: dict[tuple[str, str], Row]) -> str:
     """Return every measure of every model with its shift and exploratory p-value, folded."""
     titles = {measure: (title, scale) for measure, title, scale, _ in MAIN} | FOLDED
+    titles |= organ_titles(measure for _, measure in found)
     body = []
     for measure, (title, scale) in titles.items():
         for name in models:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from predictgbm.dose import COVERING
 from predictgbm.patterns import PATTERNS
-from predictgbm.report.dose import DOSE, FOLDED, MAIN, VOLUME, curve
+from predictgbm.report.dose import DOSE, FOLDED, MAIN, VOLUME, curve, organ_titles
 from predictgbm.report.formatting import (
     count,
     details,
@@ -92,6 +92,7 @@ def numbers(results: Results) -> str:
     """Return every measure of the given dose with its shift and exploratory p-value."""
     found = {row["measure"]: row for row in results.tables["given_summary"]}
     titles = {measure: (title, scale) for measure, title, scale, _ in MAIN} | FOLDED
+    titles |= organ_titles(found)
     titles["core_mean_gy"] = ("Mean dose of the pre-operative tumour core, Gy", 1.0)
     body = []
     for measure, (title, scale) in titles.items():

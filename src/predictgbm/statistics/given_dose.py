@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from predictgbm.patterns import PATTERNS
-from predictgbm.statistics.dose import mean_histograms, summarise
+from predictgbm.statistics.dose import mean_histograms, organ_columns, summarise
 from predictgbm.tables import build
 
 Record = Mapping[str, Any]
@@ -26,12 +26,12 @@ def given_dose_tables(
     draws: int,
     seed: int,
 ) -> dict[str, pd.DataFrame]:
-    """Make the tables ``given_dose``, ``given_lesions``, ``given_summary`` and ``given_dvh``.
+    """Make the tables ``given_dose``, ``given_lesions``, ``given_organs``, ``given_summary`` and ``given_dvh``.
 
     Parameters
     ----------
     given
-        One per patient, of :func:`predictgbm.dose.evaluate_given_dose`.
+        One per patient, of :func:`predictgbm.dose.evaluate_given_dose`, with ``organs``.
     records
         Those of the metrics; ``dose`` of the reference model's is what the given dose is compared with.
     lesions
@@ -52,6 +52,10 @@ def given_dose_tables(
             for record in given
         ),
     )
+    by_organ = build(
+        "given_organs",
+        ({"patient": record["patient"]} | organ for record in given for organ in record.get("organs") or []),
+    )
     evaluated = [record for record in given if record["patient"] in cohort.index]
     patients = {record["patient"] for record in evaluated}
     modelled = [
@@ -59,28 +63,22 @@ def given_dose_tables(
         for record in records
         if record["model"] == reference and record["patient"] in patients and record.get("dose")
     ]
+    organs = sorted({name for record in evaluated for name in organ_columns(record.get("organs") or [])})
     compared = pd.DataFrame(
-        [_labelled(record, record["measures"], GIVEN) for record in evaluated]
-        + [_labelled(record, record["dose"]["measures"], STANDARD) for record in modelled],
-        columns=["patient", "model", *_measures(by_patient)],
+        [_labelled(record, record, GIVEN) for record in evaluated]
+        + [_labelled(record, record["dose"], STANDARD) for record in modelled],
+        columns=["patient", "model", *_measures(by_patient), *organs],
     )
     histograms = mean_histograms(
-        [{**_labelled(record, {}, GIVEN), "dose": {"dvh": record["dvh"]}} for record in evaluated]
-        + [
-            {
-                **_labelled(record, {}, STANDARD),
-                "dose": {
-                    "dvh": {k: v for k, v in record["dose"]["dvh"].items() if not k.startswith("painted")}
-                },
-            }
-            for record in modelled
-        ],
+        [_histogram(record, record["dvh"], GIVEN) for record in evaluated]
+        + [_histogram(record, record["dose"]["dvh"], STANDARD) for record in modelled],
         cohort,
         seed,
     )
     return {
         "given_dose": by_patient,
         "given_lesions": by_lesion,
+        "given_organs": by_organ,
         "given_summary": build(
             "given_summary",
             (row for row in summarise(compared, cohort, STANDARD, draws, seed) if row["model"] == GIVEN),
@@ -95,8 +93,16 @@ def _measures(table: pd.DataFrame) -> list[str]:
     return [name for name in table.columns if name not in text]
 
 
-def _labelled(record: Record, measures: Record, source: str) -> dict[str, Any]:
+def _labelled(record: Record, found: Record, source: str) -> dict[str, Any]:
+    """Return the measures of a dose, those of organs among them, with whose and which dose it is."""
+    measures = {**found["measures"], **organ_columns(found.get("organs") or [])}
     return {**measures, "patient": record["patient"], "model": source}
+
+
+def _histogram(record: Record, curves: Record, source: str) -> dict[str, Any]:
+    """Return the histograms of a dose without that of dose painting, as of a model called by its source."""
+    own = {name: volumes for name, volumes in curves.items() if not name.startswith("painted")}
+    return {"patient": record["patient"], "model": source, "dose": {"dvh": own}}
 
 
 def _lesion_rows(given: Sequence[Record], standard: pd.DataFrame) -> list[dict[str, Any]]:
