@@ -32,6 +32,10 @@ COVERING = 0.95
 #: The Gaussian is cut off here, in standard deviations.
 TRUNCATION = 4.0
 
+#: Doses of plans are computed on a grid at least as fine as this, in mm: there the dose at a flat edge is right within
+#: 0.2 Gy of 60, whatever the voxels (measured up to 7 mm).
+FINE_MM = 1.25
+
 #: Painted dose of the last and of the first voxel, in Gy: 46 Gy is the first phase of two-phase plans (RTOG), 75 Gy the
 #: highest dose of NRG-BN001 (in 30 fractions, ClinicalTrials.gov NCT02179086).
 PAINTED_GY = (46.0, 75.0)
@@ -98,7 +102,8 @@ def plan_dose(
     """Return the dose of a plan: its widened outline, blurred, scaled until the median dose of the PTV is prescribed.
 
     Beyond a flat edge of the plan the dose falls as ``Phi((aperture - x) / sigma)``, x from its last voxel centre;
-    fingers and holes of the plan finer than the Gaussian are lost, as they would be in a treatment.
+    fingers and holes of the plan finer than the Gaussian are lost, as they would be in a treatment. Where
+    voxels are larger than :data:`FINE_MM`, the dose is computed between them, too.
 
     Parameters
     ----------
@@ -110,11 +115,6 @@ def plan_dose(
     Returns
     -------
     float32 array of the same shape, Gy
-
-    Notes
-    -----
-    The edge is softened by the mean voxel size, which suits the cubic voxels of atlas space: there the dose at the edge
-    of the target is right within 0.02 Gy; across slices of 5 mm with pixels of 1 mm it is up to 7 Gy too low.
 
     Raises
     ------
@@ -128,10 +128,15 @@ def plan_dose(
     box = bounding_box(plan)
     # Padded, as radiation does not end where the image does.
     distance = distance_um(np.pad(plan[box], [(n, n) for n in pad]), spacing) / np.float32(1000.0)
+    parts = [math.ceil(s / FINE_MM) for s in spacing]
+    fine = [s / n for s, n in zip(spacing, parts, strict=True)]
+    for axis, count in enumerate(parts):
+        distance = _refine(distance, axis, count)
     # A voxel that the edge crosses counts in part.
-    aperture = np.clip((reach - distance) / np.float32(np.mean(spacing)) + 0.5, 0, 1, dtype=np.float32)
-    dose = _blur(aperture, spacing, sigma)
+    aperture = np.clip((reach - distance) / _width(distance, fine) + np.float32(0.5), 0, 1, dtype=np.float32)
+    dose = _blur(aperture, fine, sigma)
     dose *= prescription.dose_gy / float(np.median(dose[distance <= prescription.margin_mm]))
+    dose = dose[tuple(slice(None, None, n) for n in parts)]
     return _cut(dose, [side.start - n for side, n in zip(box, pad, strict=True)], plan.shape)
 
 
@@ -450,6 +455,36 @@ def _histograms(doses: Mapping[str, NDArray[np.floating]]) -> dict[str, list[flo
 def _weighted_mean(values: NDArray[np.floating], weights: NDArray[np.floating]) -> float:
     total = float(np.sum(weights, dtype=np.float64))
     return float(np.dot(values.astype(np.float64), weights)) / total if total > 0 else math.nan
+
+
+def _refine(array: NDArray[np.float32], axis: int, parts: int) -> NDArray[np.float32]:
+    """Return an array with each step along an axis parted, linear in between; distances from a flat edge stay exact."""
+    if parts == 1:
+        return array
+    old = np.moveaxis(array, axis, 0)
+    new = np.empty(((old.shape[0] - 1) * parts + 1, *old.shape[1:]), np.float32)
+    new[::parts] = old
+    for k in range(1, parts):
+        new[k::parts] = old[:-1] + (old[1:] - old[:-1]) * np.float32(k / parts)
+    return np.moveaxis(new, 0, axis)
+
+
+def _width(distance: NDArray[np.float32], spacing: Sequence[float]) -> NDArray[np.float32] | np.float32:
+    """Return the width of a voxel across the surfaces of equal distance, in mm.
+
+    That of the uniform density whose variance is a voxel's projection on the normal: the voxel size where the normal is
+    an axis.
+    """
+    if math.isclose(min(spacing), max(spacing), rel_tol=0.01):
+        return np.float32(np.mean(spacing))
+    slopes = [np.gradient(distance, s, axis=axis) ** 2 for axis, s in enumerate(spacing)]
+    squared = sum(slope * np.float32(s**2) for slope, s in zip(slopes, spacing, strict=True))
+    steepness = np.sum(slopes, axis=0)
+    # Where all is equally far, as within the plan, there is no edge to soften.
+    flat = steepness < 1e-6
+    return np.asarray(
+        np.sqrt(np.where(flat, min(spacing) ** 2, squared / np.where(flat, 1, steepness))), np.float32
+    )
 
 
 def _blur(array: NDArray[np.float32], spacing: Sequence[float], sigma_mm: float) -> NDArray[np.float32]:

@@ -71,8 +71,8 @@ def section(results: Results) -> tuple[str, str] | None:
         f"<b>The dose is modelled, not planned</b>: {prescribed.dose_gy:g} Gy as the median of the plan with "
         f"{prescribed.margin_mm:g} mm around it, falling from 80 % to 20 % over {prescribed.falloff_mm:g} mm; no "
         "beams, no scatter, so that doses to the brain are lower bounds. Painted dose is a plan of its own: the "
-        f"integral dose of the standard plan, spent by the rank of the map from {high:g} Gy down to {low:g} Gy. Bands and "
-        "brackets are 95 % intervals."
+        f"integral dose of the standard plan, spent by the rank of the map from {high:g} Gy down to {low:g} Gy. Bands "
+        "and brackets are 95 % intervals."
     )
     return how, f'<p class="gbm-note">{note}</p>{histograms(results)}{main(results, models, found)}' + (
         organs(results, models, found) + every(results, models, found)
