@@ -24,7 +24,7 @@ from predictgbm.cohort.faults import Fault
 from predictgbm.cohort.rows import find_files
 from predictgbm.conversion.dicom import check_folder, is_dicom
 from predictgbm.conversion.headers import check_diffusion, read_native, read_placement
-from predictgbm.conversion.rtdose import read_dose
+from predictgbm.conversion.rtdose import check_frame, read_dose
 from predictgbm.images import Image, ImageError, read_image
 
 
@@ -39,6 +39,9 @@ def read_columns(row: dict[str, Any], files: dict[str, Path]) -> tuple[dict[str,
             if column == "dose":
                 expected = "the dose of a whole treatment in Gy, RTDOSE (.dcm) or 3-D NIfTI"
                 images[column] = read_dose(path)
+                scan = files.get("t1c", files.get("dicom"))
+                if is_native(row) and scan and is_dicom(scan):
+                    check_frame(path, scan)
             elif is_native(row) and (column == "dicom" or is_dicom(path)):
                 expected = "a folder with the DICOM files of " + (
                     "the exam" if column == "dicom" else "one series"

@@ -11,8 +11,10 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from small_exam import AFFINE, arrays, row, run_command, save, tumor, write_exam, write_json
+from test_rtdose import write_rtdose
 
 from predictgbm.cohort.faults import Fault, format_fault
 from predictgbm.simulation.dicom import write_series
@@ -242,6 +244,28 @@ def test_dose_that_is_no_rtdose(tmp_path: Path) -> None:
     (fault,) = faults_of(tmp_path, row(files), files)
     assert fault.startswith("sheet.csv:5: dose: dose.dcm: cannot be read as DICOM")
     assert "RTDOSE (.dcm) or 3-D NIfTI" in fault
+
+
+def test_dose_in_the_frame_of_the_planning_ct(tmp_path: Path) -> None:
+    """An RTDOSE in DICOM tells its frame: that of the T1c, or of any series of a mixed folder, and no other."""
+    t1c = write_dicom(tmp_path / "t1c")
+    for number, path in enumerate(sorted(t1c.iterdir())):
+        data = pydicom.dcmread(path)
+        data.FrameOfReferenceUID = "1.2.3" if number else "1.2.4"
+        data.save_as(path)
+    files = {"dose": tmp_path / "dose.dcm"}
+    for column in ("t1c", "dicom"):
+        for frame, count in (("1.2.3", 0), ("1.2.4", 0), ("1.2.5", 1), ("", 0)):
+            changes = {"FrameOfReferenceUID": frame} if frame else {}
+            write_rtdose(files["dose"], [0, 2, 4], **changes)
+            found = faults_of(tmp_path, native({**files, column: t1c}), {**files, column: t1c})
+            assert len(found) == count
+            if found:
+                assert found[0].startswith(
+                    "sheet.csv:5: dose: dose.dcm: lies in another frame of reference (1.2.5) than the scan (1.2.3, "
+                    "1.2.4)"
+                )
+                assert "let the planning system bring it to the T1c" in found[0]
 
 
 def test_organs_are_masks_on_the_grid_of_the_exam(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 
+from predictgbm.conversion.dicom import is_dicom, list_files, read_header
 from predictgbm.images import Image, ImageError, read_image
 from predictgbm.registration.transforms import LPS
 
@@ -40,6 +42,39 @@ def read_dose(path: str | os.PathLike[str]) -> Image:
             "cGy by 100"
         )
     return dose
+
+
+def check_frame(path: Path, scan: Path) -> None:
+    """Check that an RTDOSE file lies in the frame of reference of a scan, as far as both tell theirs.
+
+    Positions in different frames have nothing to do with each other (DICOM PS3.3, C.7.4.1), however near they look.
+
+    Parameters
+    ----------
+    path
+        Dose; of a NIfTI file no frame is known.
+    scan
+        Folder with DICOM files of the scan; one of them in the frame of the dose is enough.
+
+    Raises
+    ------
+    ImageError
+        Naming both frames.
+    """
+    if not is_dicom(path):
+        return
+    wanted = str(pydicom.dcmread(path, stop_before_pixels=True).get("FrameOfReferenceUID", ""))
+    found: set[str] = set()
+    for file in list_files(scan):
+        header = read_header(file)
+        found.add(str(header.get("FrameOfReferenceUID", "")) if header is not None else "")
+        if wanted in found:
+            return
+    if wanted and (frames := sorted(found - {""})):
+        raise ImageError(
+            f"{path}: lies in another frame of reference ({wanted}) than the scan ({', '.join(frames)}); let the "
+            "planning system bring it to the T1c; where the positions do agree, give it as NIfTI"
+        )
 
 
 def read_rtdose(path: str | os.PathLike[str]) -> Image:
