@@ -178,7 +178,6 @@ def organs(results: Results, models: list[str], found: dict[tuple[str, str], Row
 def every(results: Results, models: list[str], found: dict[tuple[str, str], Row]) -> str:
     """Return every measure of every model with its shift and exploratory p-value, folded."""
     titles = {measure: (title, scale) for measure, title, scale, _ in MAIN} | FOLDED
-    titles |= organ_titles(measure for _, measure in found)
     body = []
     for measure, (title, scale) in titles.items():
         for name in models:
