@@ -480,15 +480,16 @@ def test_dose_that_was_given_and_organs_at_risk(sheet: list[dict[str, str]], tmp
     """One side of the head got 50 of 54 Gy, on a grid of its own; a patient whose dose is elsewhere is told."""
     table = [{**row, "dose": "", "prescription_gy": "", "oar_left": "", "oar_right": ""} for row in sheet]
     treated, missed = preop(table, 0), preop(table, 1)
-    affine = np.diag([-5.0, 3.0, 7.0, 1.0])
-    affine[:3, 3] = 200, -200, -200
-    shape = 80, 160, 64
-    x = (np.indices(shape)[0] * affine[0, 0] + affine[0, 3]).astype(np.float32)
-    write_image(tmp_path / "dose.nii.gz", np.where(x < 0, np.float32(50), np.float32(0)), affine)
-    treated |= {"dose": str(tmp_path / "dose.nii.gz"), "prescription_gy": "54"}
     brain = read_image(treated["brain_mask"], np.uint8)
-    mm = np.indices(brain.shape)[0] * brain.affine[0, 0] + brain.affine[0, 3]
-    for side, inside in (("left", mm < -10), ("right", mm > 10)):
+    middle = brain.affine[:3] @ [*np.argwhere(brain.data).mean(axis=0), 1.0]
+    affine = np.diag([-5.0, 3.0, 7.0, 1.0])
+    affine[:3, 3] = middle + np.array([200, -240, -224])
+    shape = 80, 160, 64
+    x = np.indices(shape)[0] * affine[0, 0] + affine[0, 3]
+    write_image(tmp_path / "dose.nii.gz", 50 * (x < middle[0]).astype(np.float32), affine)
+    treated |= {"dose": str(tmp_path / "dose.nii.gz"), "prescription_gy": "54"}
+    x = np.indices(brain.shape)[0] * brain.affine[0, 0] + brain.affine[0, 3]
+    for side, inside in (("left", x < middle[0] - 10), ("right", x > middle[0] + 10)):
         path = tmp_path / f"{side}.nii.gz"
         write_image(path, (brain.data > 0) & inside, brain.affine)
         treated[f"oar_{side}"] = str(path)
@@ -497,22 +498,13 @@ def test_dose_that_was_given_and_organs_at_risk(sheet: list[dict[str, str]], tmp
     write_image(tmp_path / "far.nii.gz", np.full(shape, 50, np.float32), far)
     missed["dose"] = str(tmp_path / "far.nii.gz")
     path = write_sheet(tmp_path / "sheet.csv", table)
-    options = (
-        "--models",
-        "soc,distance",
-        "--outdir",
-        "results",
-        "-profile",
-        "test,standard",
-        "--input",
-        path,
-    )
-    said = run(tmp_path, *options, status=1)
+    more = ("--models", "soc,distance", "--outdir", "results", "-profile", "standard", "--input", path)
+    said = run(tmp_path, *more, status=1)
     line = table.index(missed) + 2
     assert f"sheet.csv:{line}: dose: no dose reaches the T1c, they are not in one frame" in said
     missed["dose"] = ""
     write_sheet(path, table)
-    run(tmp_path, *options, "--bootstrap_draws", 1000, "--setup_margin", 0, "--prescription", 54)
+    run(tmp_path, *more, "--bootstrap_draws", 1000, "--setup_margin", 0, "--prescription", 54)
     tables = tmp_path / "results" / "tables"
     (given,) = rows(tables / "given_dose.csv")
     assert given["patient"] == treated["patient"]
