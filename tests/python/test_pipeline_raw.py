@@ -207,7 +207,8 @@ def test_dose_and_organs_follow_the_head(result: tuple[Path, list[str]], cohort:
     expected = Image(plan_dose(soc, labels.spacing), labels.affine)
     found = read_image(next((result[0] / "results" / "sub-001" / "ses-pre").glob("*_desc-given_dose.nii.gz")))
     there = resample(expected, found)
-    assert np.abs(found.data - there)[there > 30].mean() < 2
+    # The registration's own error is a fraction of the 2 mm voxels.
+    assert all(dice(found.data >= gray, there >= gray) >= 0.95 for gray in (30, 57))
     (organ,) = rows(tables / "given_organs.csv")
     assert organ["organ"] == "lesion"
     assert float(organ["volume_ml"]) == pytest.approx(
