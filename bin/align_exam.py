@@ -17,6 +17,7 @@ import numpy as np
 from predictgbm.alignment import align
 from predictgbm.atlas import load_atlas
 from predictgbm.cohort.exam_checks import GREY_COLUMNS, TISSUE_COLUMNS, read_column
+from predictgbm.exam import ORGAN
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.images import Image, ImageError, conform, read_image, write_image
 from predictgbm.normalisation import METHODS, correct_bias, normalise
@@ -77,7 +78,8 @@ def main() -> int:
     args = parser.parse_args()
 
     def work() -> None:
-        files = {c: path for c in COLUMNS if (path := args.exam / f"{c}.nii.gz").exists()}
+        organs = sorted(path.name.removesuffix(".nii.gz") for path in args.exam.glob(f"{ORGAN}*.nii.gz"))
+        files = {c: path for c in (*COLUMNS, *organs) if (path := args.exam / f"{c}.nii.gz").exists()}
         if "t1c" not in files:
             raise ImageError(f"{args.exam}: holds no t1c.nii.gz; every exam needs its contrast-enhanced T1")
         images = {column: read_column(column, path) for column, path in files.items()}

@@ -56,6 +56,14 @@ def main() -> int:
         help="JSON files with what the steps measured of their own results, or folders with such files",
     )
     parser.add_argument(
+        "--given-dose",
+        nargs="*",
+        type=Path,
+        default=[],
+        metavar="PATH",
+        help="JSON files of convert_dose.py, one per patient whose dose is known, or folders with them",
+    )
+    parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder to write the tables to"
     )
     parser.add_argument(
@@ -119,6 +127,7 @@ def main() -> int:
             cohort,
             read_objects(arguments.failures),
             read_objects(arguments.quality),
+            read_objects(arguments.given_dose),
             simulated=arguments.simulated,
             reference=arguments.reference,
             draws=arguments.draws,

@@ -24,7 +24,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from predictgbm.cohort.exam_checks import GREY_COLUMNS, LABEL_COLUMNS, TISSUE_COLUMNS, needed_columns
+from predictgbm.cohort.exam_checks import GREY_COLUMNS, TISSUE_COLUMNS, is_label, needed_columns
 from predictgbm.cohort.rows import find_files, read_row
 from predictgbm.conversion.dicom import convert, find_series, is_dicom, read_series
 from predictgbm.conversion.diffusion import diffusion_maps
@@ -169,9 +169,9 @@ def convert_exam(row: dict[str, Any], files: dict[str, Path], work: Path) -> Con
             f"exam has no {', '.join(missing)}{f'; found {seen}' if seen else ''}; name the folder or file of "
             f"{'each' if len(missing) > 1 else 'it'} in its own column"
         )
-    for column in (*LABEL_COLUMNS, *TISSUE_COLUMNS):
-        if column in files and column != "registered_seg":
-            kind = np.uint8 if column in LABEL_COLUMNS else np.float32
+    for column in files:
+        if (is_label(column) or column in TISSUE_COLUMNS) and column != "registered_seg":
+            kind = np.uint8 if is_label(column) else np.float32
             image, _ = read_native(files[column], kind)
             exam.images[column] = conform(image, exam.images["t1c"])
             exam.sources[column] = "NIfTI"

@@ -11,8 +11,6 @@ What cannot be evaluated is null, and "reason" says why.
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictgbm import __version__
-from predictgbm.dose import evaluate_dose
+from predictgbm.documents import write_measures
+from predictgbm.dose import STANDARD, Prescription, evaluate_dose
 from predictgbm.evaluation import (
     coverage,
     evaluate_margins,
@@ -31,13 +30,14 @@ from predictgbm.evaluation import (
     evaluate_tumor,
     locate_lesions,
 )
+from predictgbm.exam import organ_files
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.guidelines.presets import GUIDELINES, evaluate_guideline
 from predictgbm.images import Image, ImageError, read_image, to_ras
 from predictgbm.labels import CONVENTIONS, CORE, RECURRENCE, region
 from predictgbm.options import RECURRENCE_AXES, listed
 from predictgbm.plan_inputs import read_labels, read_mask, read_on
-from predictgbm.planning import MARGIN_MM, soc_mask
+from predictgbm.planning import MARGIN_MM, PlanError, soc_mask
 from predictgbm.reliability import bin_sums, calibration_region
 
 #: Columns of the metrics table, in its order.
@@ -146,8 +146,25 @@ def arguments() -> argparse.Namespace:
     )
     add("--core-first", action="store_true", help="the plan was made with --core-first")
     add("--dose", action="store_true", help="add modelled doses in Gy, of the plan and painted by the map")
+    for name, unit, value, help_text in (
+        (
+            "prescription",
+            "GY",
+            STANDARD.dose_gy,
+            "dose prescribed as the median of the plan with its set-up margin",
+        ),
+        ("setup-margin", "MM", STANDARD.margin_mm, "margin for set-up around the plan (PTV)"),
+        ("falloff", "MM", STANDARD.falloff_mm, "way from 80 %% to 20 %% of the dose across a flat edge"),
+    ):
+        add(f"--{name}", type=float, default=value, metavar=unit, help=f"{help_text} (default: %(default)g)")
     for name, tissue in TISSUES.items():
         add(f"--{name}", metavar="NIFTI", help=f"probability of {tissue}: adds its mean dose")
+    add(
+        "--organs",
+        type=Path,
+        metavar="DIR",
+        help="prepared exam with organs at risk, *_label-<organ>_mask.nii.gz: adds their doses",
+    )
     add(
         "--probability",
         action="store_true",
@@ -175,6 +192,10 @@ def arguments() -> argparse.Namespace:
     for option in ("dose", "probability", "guidelines"):
         if getattr(args, option) and not args.score:
             parser.error(f"--{option} needs --score")
+    try:
+        args.prescribed = Prescription(args.prescription, args.setup_margin, args.falloff)
+    except PlanError as error:
+        parser.error(f"--prescription, --setup-margin, --falloff: {error}")
     return args
 
 
@@ -210,9 +231,7 @@ def run(args: argparse.Namespace) -> None:
             }
         )
     result["version"] = __version__
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(without_nan(result), indent=2, ensure_ascii=False, allow_nan=False)
-    args.out.write_text(text + "\n", encoding="utf-8")
+    write_measures(args.out, result)
 
 
 def measure_score(
@@ -234,8 +253,20 @@ def measure_score(
         soc = soc_mask(tumor, brain, spacing, args.margin)
         paths = {name: getattr(args, name) for name in TISSUES}
         tissues = {name: read_on(path, reference, np.float32) for name, path in paths.items() if path}
+        masks = organ_files(args.organs) if args.organs else {}
+        organs = {name: read_mask(path, reference) for name, path in masks.items()}
         result["dose"] = evaluate_dose(
-            plan, soc, score, core, enhancing, brain, spacing, tissues, args.core_first
+            plan,
+            soc,
+            score,
+            core,
+            enhancing,
+            brain,
+            spacing,
+            tissues,
+            args.core_first,
+            args.prescribed,
+            organs,
         )
     if args.probability and recurred.any():
         near = calibration_region(core, brain, spacing)
@@ -247,15 +278,6 @@ def measure_score(
             for name, own, allowed in read_guidelines(args.guidelines, reference)
         ]
     return result
-
-
-def without_nan(value: Any) -> Any:
-    """Replace NaN by None at every depth, as JSON knows no NaN."""
-    if isinstance(value, dict):
-        return {key: without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def read_guidelines(files: list[Path], reference: Image) -> Iterator[tuple[str, Any, Any]]:

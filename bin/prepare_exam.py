@@ -2,9 +2,9 @@
 """Make the prepared folder of one pre-operative exam in atlas space.
 
 All files are brought to the voxel order of the T1c and named sub-X_ses-Y_space-<atlas>_<suffix>.nii.gz; tumour
-labels become canonical (1 necrosis, 2 oedema, 3 enhancing, 4 cavity). Without a brain mask, the non-zero T1c
-is taken; without tissue maps, those of the atlas. exam.json states what was given, what was derived, and
-volumes in ml.
+labels become canonical (1 necrosis, 2 oedema, 3 enhancing, 4 cavity), organs at risk are called
+_label-<organ>_mask. Without a brain mask, the non-zero T1c is taken; without tissue maps, those of the atlas.
+exam.json states what was given, what was derived, and volumes in ml.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from predictgbm.atlas import load_atlas, normalise_tissue, read_space
 from predictgbm.cohort.exam_checks import read_column
 from predictgbm.cohort.rows import find_files, read_row
-from predictgbm.exam import file_name
+from predictgbm.exam import ORGAN, file_name, organ_file_name
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.images import Image, ImageError, conform, read_image, write_image
 from predictgbm.labels import CORE, region, to_canonical
@@ -49,6 +49,10 @@ def prepare(row: dict[str, Any], files: dict[str, Path], atlas: Path, folder: Pa
 
     def write(name: str, data: Any) -> None:
         write_image(folder / file_name(prefix, name), data, reference.affine)
+
+    organs = [column.removeprefix(ORGAN) for column in files if column.startswith(ORGAN)]
+    for organ in organs:
+        write_image(folder / organ_file_name(prefix, organ), read(f"{ORGAN}{organ}") > 0, reference.affine)
 
     inputs = [name for name in ("t1", "t1c", "t2", "flair", "adc", "pet", "tensor") if name in files]
     for name in inputs:
@@ -100,6 +104,7 @@ def prepare(row: dict[str, Any], files: dict[str, Path], atlas: Path, folder: Pa
         "shape": reference.shape,
         "spacing_mm": reference.spacing,
         "inputs": [*inputs, "tumor_seg", "brain_mask", *TISSUES],
+        "organs": organs,
         "warnings": warnings,
     }
 

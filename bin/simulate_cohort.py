@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from predictgbm import __version__
 from predictgbm.atlas import ATLASES, load_atlas
+from predictgbm.dose import STANDARD, plan_dose
 from predictgbm.exam import file_name
 from predictgbm.images import Image, ImageError, write_image
+from predictgbm.planning import soc_mask
 from predictgbm.registration.transforms import write_transform
 from predictgbm.simulation import SimulatedExam, SimulatedPatient, Simulator
 from predictgbm.simulation.dicom import make_uid
@@ -47,9 +49,11 @@ COLUMNS = [
     "tissue_gm",
     "tissue_csf",
     "registered_seg",
+    "dose",
+    "prescription_gy",
 ]
 #: The sheet of raw exams; ``dicom`` only with --dicom.
-RAW_COLUMNS = [*COLUMNS[: COLUMNS.index("tensor")], "dicom"]
+RAW_COLUMNS = [*COLUMNS[: COLUMNS.index("tensor")], "dose", "prescription_gy", "dicom"]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -77,6 +81,12 @@ def parse_arguments() -> argparse.Namespace:
         "--tensor",
         action="store_true",
         help="also make the diffusion tensor of the pre-operative exams; not with --raw",
+    )
+    parser.add_argument(
+        "--dose",
+        action="store_true",
+        help="also make the dose that was given: the modelled dose of the standard plan, in Gy; with --raw in the "
+        "frame of the T1c",
     )
     parser.add_argument(
         "--raw",
@@ -131,6 +141,14 @@ def write_exam(folder: Path, prefix: str, exam: SimulatedExam) -> dict[str, Path
     return paths
 
 
+def write_dose(path: Path, exam: SimulatedExam, affine: NDArray[np.float64], base: Path) -> dict[str, object]:
+    """Write the modelled dose of the standard plan by an affine into the wanted frame; return its columns."""
+    spacing = Image(exam.tumor_seg, exam.affine).spacing
+    plan = soc_mask(exam.tumor_seg, exam.brain_mask > 0, spacing)
+    write_image(path, plan_dose(plan, spacing), affine)
+    return {"dose": path.relative_to(base).as_posix(), "prescription_gy": STANDARD.dose_gy}
+
+
 def write_field(path: Path, field: NDArray[np.float32], affine: NDArray[np.float64]) -> None:
     """Write a displacement field as ITK and ANTs read it: 5-D vector NIfTI, LPS mm."""
     lps = np.rint(field * np.array([-1, -1, 1]) * 256).astype(np.float32) / np.float32(256)
@@ -143,7 +161,7 @@ def write_field(path: Path, field: NDArray[np.float32], affine: NDArray[np.float
 
 
 def write_patient(
-    folder: Path, name: str, patient: SimulatedPatient, space: str, base: Path
+    folder: Path, name: str, patient: SimulatedPatient, space: str, base: Path, dosed: bool = False
 ) -> list[dict[str, object]]:
     """Write all files of a patient; return its two rows of the samplesheet that lies in ``base``."""
     pre, post = folder / "ses-pre", folder / "ses-post"
@@ -178,6 +196,9 @@ def write_patient(
         row |= {f"tissue_{key}": paths[key] for key in ("wm", "gm", "csf")}
         if role == "followup":
             row["registered_seg"] = registered.relative_to(base).as_posix()
+        elif dosed:
+            path = pre / f"{atlas_space}_desc-given_dose.nii.gz"
+            row |= write_dose(path, patient.preop, patient.preop.affine, base)
         rows.append(row)
     return rows
 
@@ -193,7 +214,7 @@ def write_scan(path: Path, image: Image) -> None:
 
 
 def write_raw_patient(
-    out: Path, name: str, number: int, seed: int, raw: RawPatient, space: str, dicom: bool
+    out: Path, name: str, number: int, seed: int, raw: RawPatient, space: str, arguments: argparse.Namespace
 ) -> list[dict[str, object]]:
     """Write both raw exams of a patient and their truth; return its two rows of the samplesheet."""
     truth = out / name / "truth"
@@ -207,7 +228,7 @@ def write_raw_patient(
         ("followup", "post", patient.days, raw.followup),
     ):
         folder, prefix = out / name / f"ses-{session}", f"{name}_ses-{session}"
-        if dicom:
+        if arguments.dicom:
             attributes = {
                 "PatientName": f"SIM^{number:03d}",
                 "PatientID": identity,
@@ -240,9 +261,13 @@ def write_raw_patient(
         text = json.dumps(exam.parameters, indent=2)
         (beside / f"{prefix}_acquisition.json").write_text(text + "\n")
 
-        row: dict[str, object] = dict.fromkeys(RAW_COLUMNS if dicom else RAW_COLUMNS[:-1], "")
+        columns = RAW_COLUMNS if arguments.dicom else RAW_COLUMNS[:-1]
+        row: dict[str, object] = dict.fromkeys(columns, "")
         row |= {"patient": name, "session": session, "cohort": patient.cohort, "role": role, "days": days}
         row |= {"space": "native", **{key: path.relative_to(out).as_posix() for key, path in paths.items()}}
+        if role == "preop" and arguments.dose:
+            path = folder / f"{prefix}_space-T1c_desc-given_dose.nii.gz"
+            row |= write_dose(path, patient.preop, exam.t1c_from_atlas @ patient.preop.affine, out)
         rows.append(row)
     return rows
 
@@ -270,9 +295,9 @@ class Worker:
         space = self.simulator.atlas.space
         if self.arguments.raw:
             raw = simulate_raw(self.simulator, seed, number, adc=self.arguments.adc)
-            return write_raw_patient(out, name, number, seed, raw, space, self.arguments.dicom)
+            return write_raw_patient(out, name, number, seed, raw, space, self.arguments)
         patient = self.simulator.patient(seed, number, adc=self.arguments.adc, tensor=self.arguments.tensor)
-        return write_patient(out / name, name, patient, space, out)
+        return write_patient(out / name, name, patient, space, out, self.arguments.dose)
 
     def remember(self) -> None:
         """Keep this worker in the process that calls, for :meth:`make_here`."""
@@ -302,6 +327,7 @@ def write_description(out: Path, space: str, arguments: argparse.Namespace) -> N
                     "spacing_mm": arguments.spacing,
                     "adc": arguments.adc,
                     "tensor": arguments.tensor,
+                    "dose": arguments.dose,
                     "raw": arguments.raw,
                 },
             }

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from predictgbm.cohort.exam_checks import (
-    LABEL_COLUMNS,
     TEXT_COLUMNS,
     check_exam,
+    is_label,
     is_native,
     read_column,
     reading_fault,
@@ -24,6 +24,7 @@ from predictgbm.cohort.faults import Fault
 from predictgbm.cohort.rows import find_files
 from predictgbm.conversion.dicom import check_folder, is_dicom
 from predictgbm.conversion.headers import check_diffusion, read_native, read_placement
+from predictgbm.conversion.rtdose import check_frame, read_dose
 from predictgbm.images import Image, ImageError, read_image
 
 
@@ -35,7 +36,13 @@ def read_columns(row: dict[str, Any], files: dict[str, Path]) -> tuple[dict[str,
             continue
         expected = ""
         try:
-            if is_native(row) and (column == "dicom" or is_dicom(path)):
+            if column == "dose":
+                expected = "the dose of a whole treatment in Gy, RTDOSE (.dcm) or 3-D NIfTI"
+                images[column] = read_dose(path)
+                scan = files.get("t1c", files.get("dicom"))
+                if is_native(row) and scan and is_dicom(scan):
+                    check_frame(path, scan)
+            elif is_native(row) and (column == "dicom" or is_dicom(path)):
                 expected = "a folder with the DICOM files of " + (
                     "the exam" if column == "dicom" else "one series"
                 )
@@ -50,7 +57,7 @@ def read_columns(row: dict[str, Any], files: dict[str, Path]) -> tuple[dict[str,
             else:
                 native = is_native(row) and column != "registered_seg"
                 if native:
-                    dtype = np.uint8 if column in LABEL_COLUMNS else np.float32
+                    dtype = np.uint8 if is_label(column) else np.float32
                     images[column] = read_native(path, dtype)[0]
                 else:
                     images[column] = read_column(column, path)

@@ -8,6 +8,7 @@ include { TRAIN_COHORT   } from '../subworkflows/local/train_cohort/main.nf'
 include { PREDICT        } from '../subworkflows/local/predict/main.nf'
 include { PLAN           } from '../subworkflows/local/plan/main.nf'
 include { EXPORT         } from '../subworkflows/local/export/main.nf'
+include { MEASURE_DOSE   } from '../subworkflows/local/measure_dose/main.nf'
 include { EVALUATE       } from '../subworkflows/local/evaluate/main.nf'
 include { REPORT         } from '../subworkflows/local/report/main.nf'
 include { NETWORK_SCORE  } from '../modules/local/network/score/main.nf'
@@ -48,6 +49,10 @@ workflow PREDICTGBM {
         ch_versions = ch_versions.mix(EXPORT.out.versions)
     }
 
+    MEASURE_DOSE(PREPARE_COHORT.out.dose, PREPARE_COHORT.out.exam, PREPARE_COHORT.out.transform, PREPARE_COHORT.out.recurrence)
+    ch_failure = ch_failure.mix(MEASURE_DOSE.out.failure)
+    ch_versions = ch_versions.mix(MEASURE_DOSE.out.versions)
+
     EVALUATE(
         PREPARE_COHORT.out.selection,
         PREPARE_COHORT.out.exam,
@@ -56,6 +61,7 @@ workflow PREDICTGBM {
         PREDICT.out.map,
         PLAN.out.plan,
         PLAN.out.guideline,
+        MEASURE_DOSE.out.measures,
         ch_failure,
         PREPARE_COHORT.out.quality,
         ch_options,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from predictgbm.atlas import Atlas
+from predictgbm.exam import ORGAN
 from predictgbm.images import Image, ImageError
 from predictgbm.masks import dice, overlap_coefficient
 from predictgbm.preprocessing import EXPECTED_ATLAS_OVERLAP, MINIMUM_ATLAS_DICE
@@ -27,8 +28,6 @@ Matrix = NDArray[np.float64]
 
 #: Contrasts whose intensities look like those of the T1c; all others are matched by mutual information.
 T1_LIKE = frozenset({"t1"})
-#: Labels and masks of an exam, which keep their values.
-LABELS = frozenset({"tumor_seg"})
 #: Contrast agrees with the T1c if their normalised mutual information is at least this. A real exam has 1.028 to 1.039,
 #: moved by 10 mm 1.009 to 1.011; simulated exams have 1.05 to 1.35, moved 1.02 to 1.04, and pass this limit either way.
 MINIMUM_SIMILARITY = 1.02
@@ -166,8 +165,8 @@ def align(
     atlas
         Atlas, whose grid the result has.
     images
-        Image by column, each on its own grid; ``t1c`` has to be among them. ``tumor_seg`` and ``tissue_*`` lie in the
-        space of the T1c.
+        Image by column, each on its own grid; ``t1c`` has to be among them. ``tumor_seg``, ``oar_*`` and
+        ``tissue_*`` lie in the space of the T1c.
     brain_mask
         Brain mask in the space of the T1c, on its grid.
     kind
@@ -210,7 +209,9 @@ def align(
     # The T1c first: the others are compared with it.
     for column in sorted(images, key=lambda name: name != "t1c"):
         image = images[column]
-        if column in LABELS or column.startswith("tissue_"):
+        # Labels and masks of an exam, which keep their values; an organ may lie outside the brain.
+        labels = column == "tumor_seg" or column.startswith(ORGAN)
+        if labels or column.startswith("tissue_"):
             matrix = to_t1c
         elif column == "t1c":
             matrix = transforms[column] = to_t1c
@@ -222,10 +223,10 @@ def align(
         else:
             matrix = transforms[column] = align_contrast(column, image, t1c, inside, threads) @ to_t1c
         order: Interpolation = (
-            "nearest" if column in LABELS else "linear" if column.startswith("tissue_") else interpolation
+            "nearest" if labels else "linear" if column.startswith("tissue_") else interpolation
         )
         sampled = resample(image, reference, matrix, interpolation=order)
-        aligned[column] = sampled * brain if column not in LABELS else sampled
+        aligned[column] = sampled if labels else sampled * brain
         if column in transforms and column != "t1c":
             measures += _compare(column, image, reference, matrix, sampled, aligned["t1c"], brain)
     return Alignment(aligned, brain, transforms, measures)

@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from predictgbm.evaluation import lesions
 from predictgbm.masks import bounding_box
+from predictgbm.patterns import classify
 from predictgbm.planning import PlanError, distance_um, fill_holes, rank_voxels
 
 #: Part of the prescription that "covers", ICRU's lower limit of a homogeneous dose.
@@ -30,12 +32,20 @@ COVERING = 0.95
 #: The Gaussian is cut off here, in standard deviations.
 TRUNCATION = 4.0
 
+#: Doses of plans are computed on a grid at least as fine as this, in mm: there the dose at a flat edge is right within
+#: 0.2 Gy of 60, whatever the voxels (measured up to 7 mm).
+FINE_MM = 1.25
+
 #: Painted dose of the last and of the first voxel, in Gy: 46 Gy is the first phase of two-phase plans (RTOG), 75 Gy the
 #: highest dose of NRG-BN001 (in 30 fractions, ClinicalTrials.gov NCT02179086).
 PAINTED_GY = (46.0, 75.0)
 
 #: Exponent of the generalised EUD of the recurrence; the more negative, the more the coldest part counts.
 GEUD_EXPONENT = -10.0
+
+#: Volume of the hottest part of an organ, in ml, whose least dose is told instead of the maximum, which hangs on one
+#: voxel.
+NEAR_MAXIMUM_ML = 0.03
 
 #: Doses at which histograms are sampled, in Gy.
 DVH_GY: tuple[float, ...] = tuple(float(dose) for dose in range(81))
@@ -47,8 +57,8 @@ class Prescription:
 
     Attributes
     ----------
-    dose_gy : median dose of the PTV, in Gy
-    margin_mm : width of the PTV around the plan, in mm
+    dose_gy : median dose of the PTV, in Gy, above 0
+    margin_mm : width of the PTV around the plan, in mm, 0 or more
     falloff_mm : way from 80 % to 20 % of the dose across a flat edge, in mm. A single 6 MV field needs 3.7 to 3.9 mm
         at a depth of 10 cm (J Appl Clin Med Phys 12(3):142-160, 2011, doi:10.1120/jacmp.v12i3.3475, table 2); arcs from
         many sides fall off more slowly, and 5.5 mm is an assumption
@@ -57,6 +67,20 @@ class Prescription:
     dose_gy: float = 60.0
     margin_mm: float = 3.0
     falloff_mm: float = 5.5
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be prescribed.
+
+        Raises
+        ------
+        PlanError
+            Naming the value.
+        """
+        if not (self.dose_gy > 0 and self.margin_mm >= 0 and self.falloff_mm > 0):
+            raise PlanError(
+                f"{self.dose_gy:g} Gy with a margin of {self.margin_mm:g} mm and a falloff of {self.falloff_mm:g} mm "
+                "cannot be prescribed; expected a dose and a falloff above 0 and a margin that is not below"
+            )
 
     @property
     def sigma_mm(self) -> float:
@@ -78,7 +102,8 @@ def plan_dose(
     """Return the dose of a plan: its widened outline, blurred, scaled until the median dose of the PTV is prescribed.
 
     Beyond a flat edge of the plan the dose falls as ``Phi((aperture - x) / sigma)``, x from its last voxel centre;
-    fingers and holes of the plan finer than the Gaussian are lost, as they would be in a treatment.
+    fingers and holes of the plan finer than the Gaussian are lost, as they would be in a treatment. Where
+    voxels are larger than :data:`FINE_MM`, the dose is computed between them, too.
 
     Parameters
     ----------
@@ -90,11 +115,6 @@ def plan_dose(
     Returns
     -------
     float32 array of the same shape, Gy
-
-    Notes
-    -----
-    The edge is softened by the mean voxel size, which suits the cubic voxels of atlas space: there the dose at the edge
-    of the target is right within 0.02 Gy; across slices of 5 mm with pixels of 1 mm it is up to 7 Gy too low.
 
     Raises
     ------
@@ -108,10 +128,15 @@ def plan_dose(
     box = bounding_box(plan)
     # Padded, as radiation does not end where the image does.
     distance = distance_um(np.pad(plan[box], [(n, n) for n in pad]), spacing) / np.float32(1000.0)
+    parts = [math.ceil(s / FINE_MM) for s in spacing]
+    fine = [s / n for s, n in zip(spacing, parts, strict=True)]
+    for axis, count in enumerate(parts):
+        distance = _refine(distance, axis, count)
     # A voxel that the edge crosses counts in part.
-    aperture = np.clip((reach - distance) / np.float32(np.mean(spacing)) + 0.5, 0, 1, dtype=np.float32)
-    dose = _blur(aperture, spacing, sigma)
+    aperture = np.clip((reach - distance) / _width(distance, fine) + np.float32(0.5), 0, 1, dtype=np.float32)
+    dose = _blur(aperture, fine, sigma)
     dose *= prescription.dose_gy / float(np.median(dose[distance <= prescription.margin_mm]))
+    dose = dose[tuple(slice(None, None, n) for n in parts)]
     return _cut(dose, [side.start - n for side, n in zip(box, pad, strict=True)], plan.shape)
 
 
@@ -248,9 +273,7 @@ def integral_dose(dose: NDArray[np.floating], mask: NDArray[np.bool_], spacing: 
     return float(np.sum(dose[mask], dtype=np.float64)) * math.prod(spacing) * 1e-6
 
 
-def recurrence_measures(
-    doses: NDArray[np.floating], prescription: Prescription = STANDARD
-) -> dict[str, float]:
+def recurrence_measures(doses: NDArray[np.floating], prescribed_gy: float) -> dict[str, float]:
     """Return D98, D95, D50, mean and gEUD of the recurrence in Gy, and its part above 95 % of the prescription."""
     return {
         "d98_gy": dose_at_volume(doses, 0.98),
@@ -258,7 +281,7 @@ def recurrence_measures(
         "d50_gy": dose_at_volume(doses, 0.5),
         "mean_gy": float(np.mean(doses, dtype=np.float64)) if doses.size else math.nan,
         "geud_gy": geud(doses),
-        "v95": volume_at_dose(doses, COVERING * prescription.dose_gy),
+        "v95": volume_at_dose(doses, COVERING * prescribed_gy),
     }
 
 
@@ -273,6 +296,7 @@ def evaluate_dose(
     tissues: Mapping[str, NDArray[np.floating]] | None = None,
     core_first: bool = False,
     prescription: Prescription = STANDARD,
+    organs: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> dict[str, Any]:
     """Measure the dose of a plan, and dose painted by its map at the integral dose of the standard plan.
 
@@ -285,13 +309,15 @@ def evaluate_dose(
     spacing : voxel size along each axis, in mm
     tissues : probability 0 to 1 by name of the tissue, on the same grid
     prescription
+    organs : mask of each organ at risk by name, bool on the same grid
 
     Returns
     -------
     dict
         ``measures``: columns of table ``dose``; the healthy brain is the brain without the tumour core, the same for
-        every model. ``dvh``: histogram at :data:`DVH_GY` of ``recurrence``, ``painted recurrence`` and ``brain``. What
-        there is none of is NaN: recurrence, or painted dose where the brain is too small to take it up.
+        every model. ``dvh``: histogram at :data:`DVH_GY` of ``recurrence``, ``painted recurrence`` and ``brain``.
+        ``organs``: of the plan's dose, see :func:`organ_measures`. What there is none of is NaN: recurrence, or painted
+        dose where the brain is too small to take it up.
 
     Raises
     ------
@@ -312,31 +338,153 @@ def evaluate_dose(
             painted, painted_ml = painted_dose(order, inside, spacing, budget, prescription=prescription)
             break
 
-    ml = math.prod(spacing) / 1000.0
     at_recurrence, at_brain = dose[recurrence], dose[healthy]
     at_painted = dose[:0] if painted is None else painted[recurrence]
-    covering = COVERING * prescription.dose_gy
+    prescribed_gy = prescription.dose_gy
     measures = {
         "plan_d95_gy": dose_at_volume(dose[plan], 0.95),
         "integral_gy_l": integral_dose(dose, inside, spacing),
-        **{f"recurrence_{k}": v for k, v in recurrence_measures(at_recurrence, prescription).items()},
-        "brain_mean_gy": float(np.mean(at_brain, dtype=np.float64)) if at_brain.size else math.nan,
-        "brain_v95_ml": float(np.count_nonzero(at_brain >= covering)) * ml,
-        "brain_v50_ml": float(np.count_nonzero(at_brain >= 0.5 * prescription.dose_gy)) * ml,
+        **{f"recurrence_{k}": v for k, v in recurrence_measures(at_recurrence, prescribed_gy).items()},
+        **_brain_measures(at_brain, prescribed_gy, spacing),
         **{f"{name}_mean_gy": _weighted_mean(at_brain, p[healthy]) for name, p in (tissues or {}).items()},
         "painted_ml": painted_ml,
-        **{f"painted_{k}": v for k, v in recurrence_measures(at_painted, prescription).items()},
+        **{f"painted_{k}": v for k, v in recurrence_measures(at_painted, prescribed_gy).items()},
     }
     histograms = {"recurrence": at_recurrence, "painted recurrence": at_painted, "brain": at_brain}
     return {
         "measures": measures,
-        "dvh": {name: np.round(dvh(v), 6).tolist() for name, v in histograms.items() if v.size},
+        "dvh": _histograms(histograms),
+        "organs": organ_measures(dose, organs or {}, spacing),
     }
+
+
+def evaluate_given_dose(
+    dose: NDArray[np.floating],
+    recurrence: NDArray[np.bool_],
+    core: NDArray[np.bool_],
+    brain: NDArray[np.bool_],
+    spacing: Sequence[float],
+    prescribed_gy: float,
+) -> dict[str, Any]:
+    """Measure a dose that was given, which no model and no plan of this benchmark has to do with.
+
+    Parameters
+    ----------
+    dose : float array of shape (nx, ny, nz), Gy
+    recurrence, core, brain : bool arrays of the same shape
+        Recurrence that came, empty where none is known; pre-operative tumour core; brain mask.
+    spacing : voxel size along each axis, in mm
+    prescribed_gy : what 95 % are counted of
+
+    Returns
+    -------
+    dict
+        ``measures``: columns of table ``given_dose``; the core is measured as a dose in another frame shows there.
+        ``dvh``: as of :func:`evaluate_dose`, of ``recurrence`` and ``brain``. ``lesions``: number and volume of each
+        lesion of the recurrence, its part within the 95 % isodose, and the pattern that
+        :mod:`predictgbm.patterns` makes of that.
+    """
+    inside = fill_holes(brain)
+    at_recurrence, at_brain = dose[recurrence], dose[inside & ~core]
+    within = dose >= COVERING * prescribed_gy
+    return {
+        "prescription_gy": prescribed_gy,
+        "measures": {
+            "integral_gy_l": integral_dose(dose, inside, spacing),
+            "core_mean_gy": float(np.mean(dose[core], dtype=np.float64)) if core.any() else math.nan,
+            **{f"recurrence_{k}": v for k, v in recurrence_measures(at_recurrence, prescribed_gy).items()},
+            **_brain_measures(at_brain, prescribed_gy, spacing),
+        },
+        "dvh": _histograms({"recurrence": at_recurrence, "brain": at_brain}),
+        "lesions": [
+            {
+                "lesion": lesion["lesion"],
+                "volume_ml": lesion["volume_ml"],
+                "coverage_isodose": lesion["coverage"],
+                "pattern_isodose": classify(lesion["coverage"]),
+            }
+            for lesion in lesions(within, recurrence, spacing)
+        ],
+    }
+
+
+def organ_measures(
+    dose: NDArray[np.floating], organs: Mapping[str, NDArray[np.bool_]], spacing: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Return volume, mean and near-maximum dose of each organ at risk, in Gy.
+
+    The near-maximum, D0.03cc, is what the hottest :data:`NEAR_MAXIMUM_ML` get at least; NaN for a smaller organ.
+
+    Parameters
+    ----------
+    dose : float array of shape (nx, ny, nz), Gy
+    organs : bool array of the same shape by name
+    spacing : voxel size along each axis, in mm
+    """
+    ml = math.prod(spacing) / 1000.0
+    rows = []
+    for name, organ in organs.items():
+        values = dose[organ]
+        volume = values.size * ml
+        row = {"organ": name, "volume_ml": volume, "mean_gy": math.nan, "d003cc_gy": math.nan}
+        if values.size:
+            row["mean_gy"] = float(np.mean(values, dtype=np.float64))
+        if volume >= NEAR_MAXIMUM_ML:
+            row["d003cc_gy"] = dose_at_volume(values, NEAR_MAXIMUM_ML / volume)
+        rows.append(row)
+    return rows
+
+
+def _brain_measures(
+    doses: NDArray[np.floating], prescribed_gy: float, spacing: Sequence[float]
+) -> dict[str, float]:
+    """Return mean dose of the brain's voxels and the volumes that get much of the prescription."""
+    ml = math.prod(spacing) / 1000.0
+    return {
+        "brain_mean_gy": float(np.mean(doses, dtype=np.float64)) if doses.size else math.nan,
+        "brain_v95_ml": float(np.count_nonzero(doses >= COVERING * prescribed_gy)) * ml,
+        "brain_v50_ml": float(np.count_nonzero(doses >= 0.5 * prescribed_gy)) * ml,
+    }
+
+
+def _histograms(doses: Mapping[str, NDArray[np.floating]]) -> dict[str, list[float]]:
+    """Return the histogram of each structure that has voxels, as JSON takes it."""
+    return {name: np.round(dvh(values), 6).tolist() for name, values in doses.items() if values.size}
 
 
 def _weighted_mean(values: NDArray[np.floating], weights: NDArray[np.floating]) -> float:
     total = float(np.sum(weights, dtype=np.float64))
     return float(np.dot(values.astype(np.float64), weights)) / total if total > 0 else math.nan
+
+
+def _refine(array: NDArray[np.float32], axis: int, parts: int) -> NDArray[np.float32]:
+    """Return an array with each step along an axis parted, linear in between; distances from a flat edge stay exact."""
+    if parts == 1:
+        return array
+    old = np.moveaxis(array, axis, 0)
+    new = np.empty(((old.shape[0] - 1) * parts + 1, *old.shape[1:]), np.float32)
+    new[::parts] = old
+    for k in range(1, parts):
+        new[k::parts] = old[:-1] + (old[1:] - old[:-1]) * np.float32(k / parts)
+    return np.moveaxis(new, 0, axis)
+
+
+def _width(distance: NDArray[np.float32], spacing: Sequence[float]) -> NDArray[np.float32] | np.float32:
+    """Return the width of a voxel across the surfaces of equal distance, in mm.
+
+    That of the uniform density whose variance is a voxel's projection on the normal: the voxel size where the normal is
+    an axis.
+    """
+    if math.isclose(min(spacing), max(spacing), rel_tol=0.01):
+        return np.float32(np.mean(spacing))
+    slopes = [np.gradient(distance, s, axis=axis) ** 2 for axis, s in enumerate(spacing)]
+    squared = sum(slope * np.float32(s**2) for slope, s in zip(slopes, spacing, strict=True))
+    steepness = np.sum(slopes, axis=0)
+    # Where all is equally far, as within the plan, there is no edge to soften.
+    flat = steepness < 1e-6
+    return np.asarray(
+        np.sqrt(np.where(flat, min(spacing) ** 2, squared / np.where(flat, 1, steepness))), np.float32
+    )
 
 
 def _blur(array: NDArray[np.float32], spacing: Sequence[float], sigma_mm: float) -> NDArray[np.float32]:

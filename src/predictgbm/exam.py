@@ -28,6 +28,9 @@ SUFFIXES: dict[str, str] = {
     "csf": "label-CSF_probseg",
 }
 
+#: Beginning of the samplesheet's columns with masks of organs at risk; the organ's name follows.
+ORGAN = "oar_"
+
 #: Volumes of an input that has more than one. The diffusion tensor of water: Dxx, Dxy, Dyy, Dxz, Dyz, Dzz along right,
 #: anterior, superior; any unit, 0 where not measured.
 VOLUMES = {"tensor": 6}
@@ -39,6 +42,17 @@ INTEGER_INPUTS = frozenset({"brain_mask", "tumor_seg"})
 def file_name(prefix: str, name: str) -> str:
     """Return the file name of input ``name`` for an exam called ``prefix``."""
     return f"{prefix}_{SUFFIXES[name]}.nii.gz"
+
+
+def organ_file_name(prefix: str, organ: str) -> str:
+    """Return the file name of the mask of an organ at risk for an exam called ``prefix``."""
+    return f"{prefix}_label-{organ}_mask.nii.gz"
+
+
+def organ_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """Return the masks of organs at risk in a prepared exam folder, by organ."""
+    found = sorted(Path(folder).glob("*_label-*_mask.nii.gz"))
+    return {path.name.rsplit("_label-", 1)[1].removesuffix("_mask.nii.gz"): path for path in found}
 
 
 def model_name(path: str | os.PathLike[str]) -> str:

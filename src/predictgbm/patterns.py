@@ -5,7 +5,7 @@ radiotherapy for high-grade astrocytomas. Int J Radiat Oncol Biol Phys 43:79-88,
 doi:10.1016/S0360-3016(98)00266-1, with the name "distant" of Gebhardt BJ, et al. Patterns of failure for glioblastoma
 multiforme following limited-margin radiation and concurrent temozolomide. Radiat Oncol 9:130, 2014,
 doi:10.1186/1748-717X-9-130. Both measure the part of the recurrence within the 95 % isodose surface of the plan that
-was given; here the standard plan takes its place, as the dose is not known.
+was given; here the standard plan takes its place, as the dose is mostly not known. Where it is, both are told.
 """
 
 from __future__ import annotations
@@ -25,5 +25,5 @@ MULTIFOCAL = 2
 
 
 def classify(covered: float) -> str:
-    """Return the pattern of a lesion of which this part, 0 to 1, lies inside the standard plan."""
+    """Return the pattern of a lesion of which this part, 0 to 1, lies inside the plan or isodose that judges."""
     return next(pattern for pattern, least in PATTERNS.items() if covered >= least)

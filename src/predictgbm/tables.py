@@ -191,12 +191,65 @@ _cause = _text(
 )
 
 
-def _pattern(description: str) -> Column:
+def _pattern(description: str, name: str = "pattern") -> Column:
     return _text(
-        "pattern",
+        name,
         f"{description}: central, in-field, marginal or distant, by the part that the standard plan covers "
         "(95 %, 80 %, 20 % or more, less)",
         values=tuple(PATTERNS),
+    )
+
+
+def _by_treatment(name: str, description: str) -> Column:
+    return _text(
+        name,
+        f"{description}, by the part within the 95 % isodose of the given dose (95 %, 80 %, 20 % or more, less)",
+        values=tuple(PATTERNS),
+    )
+
+
+def _shift(of: str, reference: str) -> tuple[Column, ...]:
+    """Return the columns that tell a mean over patients and its shift against a reference."""
+    return (
+        _count("n", "patients", "Patients with this measure"),
+        _amount("mean", "of the measure", "Mean over the patients"),
+        _amount(
+            "ci_low", "of the measure", "Lower end of the 95 % BCa bootstrap interval, stratified by cohort"
+        ),
+        _amount("ci_high", "of the measure", "Upper end of that interval"),
+        Column("n_paired", "integer", "patients", "Patients with this measure of both", minimum=0),
+        Column("shift", "number", "of the measure", f"Hodges-Lehmann shift, {of} minus {reference}"),
+        Column("shift_low", "number", "of the measure", "Lower end of its 95 % interval"),
+        Column("shift_high", "number", "of the measure", "Upper end of its 95 % interval"),
+        _fraction("p_pratt", "Two-sided Wilcoxon signed-rank p-value, zeros by Pratt"),
+    )
+
+
+_HISTOGRAM = (
+    Column("dose_gy", "number", "Gy", "Dose that is reached", minimum=0.0, required=True),
+    _count("n", "patients", "Patients in the mean"),
+    _fraction("volume", "Mean part of the structure that gets this dose or more"),
+    _fraction("volume_low", "Lower end of its pointwise 95 % percentile interval, bootstrap by patient"),
+    _fraction("volume_high", "Upper end of that interval"),
+)
+
+
+def _brain_dose() -> tuple[Column, ...]:
+    return (
+        _amount("brain_mean_gy", "Gy", "Mean dose of the brain without the pre-operative core"),
+        _amount("brain_v95_ml", "ml", "Volume of it with 95 % of the prescribed dose or more"),
+        _amount("brain_v50_ml", "ml", "Volume of it with half of the prescribed dose or more"),
+    )
+
+
+def _organ_dose() -> tuple[Column, ...]:
+    return (
+        _text("organ", "Name of the organ, of its column oar_<name> in the samplesheet", required=True),
+        _amount("volume_ml", "ml", "Volume of the organ"),
+        _amount("mean_gy", "Gy", "Mean dose of the organ"),
+        _amount(
+            "d003cc_gy", "Gy", "Near-maximum dose: what its hottest 0.03 ml get at least; empty if smaller"
+        ),
     )
 
 
@@ -518,9 +571,7 @@ TABLES: dict[str, Table] = {
             _amount("plan_d95_gy", "Gy", "Dose that 95 % of the plan get at least"),
             _amount("integral_gy_l", "Gy l", "Dose times volume over the brain"),
             *_recurrence_dose("recurrence", "the plan"),
-            _amount("brain_mean_gy", "Gy", "Mean dose of the brain without the pre-operative core"),
-            _amount("brain_v95_ml", "ml", "Volume of it with 95 % of the prescribed dose or more"),
-            _amount("brain_v50_ml", "ml", "Volume of it with half of the prescribed dose or more"),
+            *_brain_dose(),
             _amount("wm_mean_gy", "Gy", "Mean dose of white matter there, weighted by its probability"),
             _amount("gm_mean_gy", "Gy", "The same of grey matter"),
             _amount("csf_mean_gy", "Gy", "The same of cerebrospinal fluid"),
@@ -534,21 +585,14 @@ TABLES: dict[str, Table] = {
         ("model", "measure"),
         (
             _model,
-            _text("measure", "Column of table dose", required=True),
-            _count("n", "patients", "Patients with this measure"),
-            _amount("mean", "of the measure", "Mean over the patients"),
-            _amount(
-                "ci_low",
-                "of the measure",
-                "Lower end of the 95 % BCa bootstrap interval, stratified by cohort",
-            ),
-            _amount("ci_high", "of the measure", "Upper end of that interval"),
-            Column("n_paired", "integer", "patients", "Patients with this measure of both", minimum=0),
-            Column("shift", "number", "of the measure", "Hodges-Lehmann shift, model minus standard of care"),
-            Column("shift_low", "number", "of the measure", "Lower end of its 95 % interval"),
-            Column("shift_high", "number", "of the measure", "Upper end of its 95 % interval"),
-            _fraction("p_pratt", "Two-sided Wilcoxon signed-rank p-value, zeros by Pratt"),
+            _text("measure", "Column of table dose, or oar_<organ>_<column of organ_dose>", required=True),
+            *_shift("model", "standard of care"),
         ),
+    ),
+    "organ_dose": Table(
+        "Modelled dose of the organs at risk: one row per patient, model and organ",
+        ("patient", "model", "organ"),
+        (_patient, _model, *_organ_dose()),
     ),
     "dvh": Table(
         "Mean cumulative dose-volume histograms: one row per model, structure and dose",
@@ -561,13 +605,73 @@ TABLES: dict[str, Table] = {
                 required=True,
                 values=("recurrence", "painted recurrence", "brain"),
             ),
-            Column("dose_gy", "number", "Gy", "Dose that is reached", minimum=0.0, required=True),
-            _count("n", "patients", "Patients in the mean"),
-            _fraction("volume", "Mean part of the structure that gets this dose or more"),
-            _fraction(
-                "volume_low", "Lower end of its pointwise 95 % percentile interval, bootstrap by patient"
+            *_HISTOGRAM,
+        ),
+    ),
+    "given_dose": Table(
+        "Dose that was given, where the samplesheet has it: one row per patient",
+        ("patient",),
+        (
+            _patient,
+            _amount("prescription_gy", "Gy", "Prescribed dose, of the samplesheet or else of --prescription"),
+            _amount(
+                "core_mean_gy", "Gy", "Mean dose of the pre-operative core; low if the frames do not fit"
             ),
-            _fraction("volume_high", "Upper end of that interval"),
+            _amount("integral_gy_l", "Gy l", "Dose times volume over the brain"),
+            *_recurrence_dose("recurrence", "the given dose"),
+            *_brain_dose(),
+            _by_treatment("pattern_isodose", "Pattern that most of the recurrence's volume has"),
+            _pattern("The same by the standard plan", "pattern_standard"),
+        ),
+    ),
+    "given_lesions": Table(
+        "Connected parts of the enhancing recurrence of patients whose given dose is known",
+        ("patient", "lesion"),
+        (
+            _patient,
+            Column("lesion", "integer", "", "Number, as in table lesions", minimum=0, required=True),
+            _amount("volume_ml", "ml", "Volume of the lesion"),
+            _fraction("coverage_isodose", "Part of the lesion within the 95 % isodose of the given dose"),
+            _fraction("coverage_standard", "Part of the lesion inside the standard plan"),
+            _by_treatment("pattern_isodose", "Where the lesion came back"),
+            _pattern("The same by the standard plan", "pattern_standard"),
+        ),
+    ),
+    "given_organs": Table(
+        "Given dose of the organs at risk: one row per patient and organ",
+        ("patient", "organ"),
+        (_patient, *_organ_dose()),
+    ),
+    "given_summary": Table(
+        "Mean of each measure of table given_dose and its shift against the modelled dose of the standard plan in the "
+        "same patients; exploratory, p-values are not adjusted",
+        ("measure",),
+        (
+            _text(
+                "measure",
+                "Column of table given_dose, or oar_<organ>_<column of given_organs>",
+                required=True,
+            ),
+            *_shift("given dose", "modelled dose of the standard plan"),
+        ),
+    ),
+    "given_dvh": Table(
+        "Mean cumulative dose-volume histograms of the patients whose given dose is known",
+        ("source", "structure", "dose_gy"),
+        (
+            _text(
+                "source",
+                "The given dose, or the modelled dose of the standard plan in the same patients",
+                required=True,
+                values=("given", "standard"),
+            ),
+            _text(
+                "structure",
+                "Recurrence, or brain without the pre-operative core",
+                required=True,
+                values=("recurrence", "brain"),
+            ),
+            *_HISTOGRAM,
         ),
     ),
     "calibration": Table(

@@ -222,6 +222,10 @@ def test_commands_there_and_back(
     images, brain = exam
     for column in ("t1c", "flair", "tumor_seg"):
         write_image(tmp_path / "native" / f"{column}.nii.gz", images[column].data, images[column].affine)
+    # An organ that is the tumour, and a box that the edge of the brain crosses.
+    organ = (images["tumor_seg"].data > 0).astype(np.uint8)
+    organ[20:30, 20:30, 20:30] = 1
+    write_image(tmp_path / "native" / "oar_stem.nii.gz", organ, brain.affine)
     write_image(tmp_path / "mask.nii.gz", brain.data, brain.affine)
     out = tmp_path / "aligned"
     options = (
@@ -234,6 +238,12 @@ def test_commands_there_and_back(
     )
     written = ("--out-dir", out, "--quality", tmp_path / "q.json", "--picture", tmp_path / "p.png")
     assert run_command("align_exam.py", *options, *written) == 0
+    moved_organ, tumor = (read_image(out / f"{c}.nii.gz", np.uint8).data for c in ("oar_stem", "tumor_seg"))
+    assert set(np.unique(moved_organ)) == {0, 1}
+    assert (moved_organ[tumor > 0] == 1).all()
+    corner = (moved_organ > 0) & (tumor == 0)
+    assert np.mean(read_image(out / "brain_mask.nii.gz").data[corner] == 0) > 0.1
+    assert corner.sum() * np.prod(atlas.spacing) == pytest.approx(1000 * 1.1**3, rel=0.1)
     t1c = read_image(out / "t1c.nii.gz").data
     assert (t1c.min(), t1c.max()) == (0, 1)
     assert {m["name"] for m in json.loads((tmp_path / "q.json").read_text())["measures"]} >= {"atlas_overlap"}

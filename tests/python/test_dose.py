@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +14,7 @@ from scipy.special import ndtr
 
 from predictgbm.dose import (
     DVH_GY,
+    STANDARD,
     Prescription,
     dose_at_volume,
     dvh,
@@ -24,12 +28,20 @@ from predictgbm.dose import (
 from predictgbm.planning import PlanError, make_plan, rank_voxels, soc_mask
 
 SPACING = (1.0, 1.0, 1.0)
+#: Parameters of the pipeline, by what they set.
+PARAMETERS = {"prescription": "dose_gy", "setup_margin": "margin_mm", "dose_falloff": "falloff_mm"}
 
 
 def ball(shape, centre, radius, spacing=SPACING):
     axes = [np.arange(n) * s - c for n, s, c in zip(shape, spacing, centre, strict=True)]
     x, y, z = np.meshgrid(*axes, indexing="ij")
     return x**2 + y**2 + z**2 <= radius**2
+
+
+def test_defaults_of_the_pipeline_are_those_of_the_package():
+    text = (Path(__file__).parents[2] / "nextflow.config").read_text(encoding="utf-8")
+    defaults = {name: float(re.search(rf"\b{name} += (\S+)", text)[1]) for name in PARAMETERS}
+    assert defaults == {name: getattr(STANDARD, field) for name, field in PARAMETERS.items()}
 
 
 class TestHistogram:
@@ -80,21 +92,37 @@ class TestHistogram:
 
 
 class TestPlanDose:
-    @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.5, 2.0, 1.0)])
-    def test_flat_edge_is_an_error_function(self, spacing):
-        """A slab wide enough is flat: the dose beyond its edge is Phi((aperture - x) / sigma)."""
-        prescription = Prescription()
-        plan = np.zeros([round(n / s) for n, s in zip((110, 90, 90), spacing, strict=True)], bool)
-        plan[: plan.shape[0] // 2] = True
-        plan[: round(5 / spacing[0])] = False
-        dose = plan_dose(plan, spacing, prescription)
-        line = dose[:, plan.shape[1] // 2, plan.shape[2] // 2]
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    @pytest.mark.parametrize(
+        ("spacing", "falloff"),
+        [
+            *(((1.0, 1.0, 1.0), 5.5), ((2.0, 2.0, 2.0), 5.5), ((1.0, 1.0, 5.0), 5.5), ((0.5, 2.0, 1.0), 5.5)),
+            *(((4.0, 4.0, 4.0), 5.5), ((0.7, 7.0, 0.7), 5.5), ((1.0, 1.0, 5.0), 8.0), ((1.0, 1.0, 5.0), 3.7)),
+        ],
+    )
+    def test_flat_edge_is_an_error_function(self, spacing, falloff, axis):
+        """A slab wide enough is flat: the dose beyond its edge is Phi((aperture - x) / sigma), along every axis."""
+        prescription = Prescription(falloff_mm=falloff)
+        size = [90.0, 90.0, 90.0]
+        size[axis] = 110.0
+        plan = np.zeros([round(n / s) for n, s in zip(size, spacing, strict=True)], bool)
+        across = np.moveaxis(plan, axis, 0)
+        edge = across.shape[0] // 2
+        across[round(5 / spacing[axis]) : edge] = True
+        dose = np.moveaxis(plan_dose(plan, spacing, prescription), axis, 0)
+        line = dose[:, dose.shape[1] // 2, dose.shape[2] // 2]
         # As for every margin here, distances are between voxel centres.
-        x = (np.arange(line.size) + 1 - plan.shape[0] // 2) * spacing[0]
+        x = (np.arange(line.size) + 1 - edge) * spacing[axis]
         expected = 60 * ndtr((prescription.aperture_mm - x) / prescription.sigma_mm)
         near = (x > -20) & (x < 25)
-        np.testing.assert_allclose(line[near], expected[near], atol=0.3)
-        # From 80 % to 20 % over the way that was asked for; the edge of the PTV gets 95 %.
+        np.testing.assert_allclose(line[near], expected[near], atol=0.2 * 5.5 / falloff)
+
+    def test_falloff_and_edge_of_the_target(self):
+        """From 80 % to 20 % over the way that was asked for; the edge of the PTV gets 95 %."""
+        plan = np.zeros((110, 90, 90), bool)
+        plan[5:55] = True
+        line, x = plan_dose(plan, SPACING)[:, 45, 45], np.arange(110) - 54.0
+        near = (x > -20) & (x < 25)
         way = np.interp([12, 48], line[near][::-1], x[near][::-1])
         assert way[0] - way[1] == pytest.approx(5.5, abs=0.1)
         assert np.interp(3.0, x, line) == pytest.approx(57, abs=0.3)

@@ -35,7 +35,9 @@ def record(i: int, model: str) -> dict[str, Any]:
     }
     histogram = dvh([gray]).tolist()
     entry = {"patient": f"{i:03d}", "cohort": "A", "model": model, "coverage_enhancing": 0.5}
+    organ = {"organ": "chiasm", "volume_ml": 0.3, "mean_gy": 20.0, "d003cc_gy": gray - 7}
     entry["dose"] = {"measures": measures, "dvh": {"recurrence": histogram, "painted recurrence": histogram}}
+    entry["dose"]["organs"] = [organ]
     if model == "mine":
         entry["calibration"] = bin_sums(np.full(100, 0.3), np.arange(100) < 10).tolist()
     return entry
@@ -73,11 +75,27 @@ def test_dose_section(results: Results) -> None:
     assert re.findall(r"<td[^>]*>(52\.5|55\.5) <", html) == ["55.5", "55.5", "52.5", "52.5"]
     assert "+3.0" in html
     assert "25.0" in html
+    # 7 Gy less at the hottest of the organ.
+    cells = re.findall(r"Near-maximum dose \(D0.03cc\) of the chiasm, Gy</td>.*?</tr>", html, re.DOTALL)
+    assert ["45.5" in cell for cell in cells[:2]].count(True) == 1
+    assert any("48.5" in cell and "+3.0" in cell for cell in cells)
     drawn = lines(html, "mine")
     assert len(drawn) == 2
     # All recurrences get 40 Gy, half of them 56 Gy, none 59.
     at = {round((x - LEFT) / WIDTH * 80): (TOP + HEIGHT - y) / HEIGHT for x, y in drawn[0]}
     assert (at[40], at[56], at[59]) == pytest.approx((1, 0.5, 0), abs=1e-3)
+
+
+def test_what_the_run_prescribed_is_told(results: Results, tmp_path: Path) -> None:
+    assert (
+        "60 Gy as the median of the plan with 3 mm around it, falling from 80 % to 20 % over 5.5 mm"
+        in (dose.section(results)[1])
+    )
+    results.parameters = {"prescription": 40.05, "setup_margin": 5, "dose_falloff": 7}
+    told = "40.05 Gy as the median of the plan with 5 mm around it"
+    assert f"{told}, falling from 80 % to 20 % over 7 mm" in dose.section(results)[1]
+    assert "of the plan with 5 mm around it" in methods_text(results)
+    results.parameters = {}
 
 
 def test_calibration_section(results: Results) -> None:

@@ -83,6 +83,28 @@ def test_interval_of_the_histogram_is_that_of_a_mean():
     )
 
 
+def test_organs_are_measures_of_their_own():
+    """Two patients lack the organ; in the others the model's near-maximum is 2 Gy higher, its mean the same."""
+
+    def make(i: int, model: str) -> dict[str, Any]:
+        row = {
+            "organ": "stem",
+            "volume_ml": 20.0,
+            "mean_gy": 10.0 + i,
+            "d003cc_gy": 50.0 + 2 * (model == "mine"),
+        }
+        return {"dose": {"measures": {"plan_d95_gy": 58.0}, "dvh": {}, "organs": [row] if i > 1 else []}}
+
+    tables = tables_of(cohort_of(make))
+    assert len(tables["organ_dose"]) == 20
+    assert row(tables["organ_dose"], patient="P05", model="mine", organ="stem")["mean_gy"] == 15
+    mean = row(tables["dose_summary"], model="soc", measure="oar_stem_mean_gy")
+    assert (mean["n"], mean["mean"]) == (10, 16.5)
+    highest = row(tables["dose_summary"], model="mine", measure="oar_stem_d003cc_gy")
+    assert (highest["n_paired"], highest["shift"]) == (10, 2)
+    assert row(tables["dose_summary"], model="mine", measure="plan_d95_gy")["n"] == 12
+
+
 def told(i: int, model: str) -> dict[str, Any]:
     """Return calibration of the model alone: tells 30 % to voxels of which 10 % recur, and nothing to the others."""
     if model == "soc":
@@ -135,5 +157,13 @@ def test_patients_count_alike_whatever_their_size():
 
 def test_without_doses_and_probabilities():
     tables = tables_of(cohort_of(lambda _i, _model: {}))
-    for name in ("dose", "dose_summary", "dvh", "calibration", "calibration_summary", "reliability"):
+    for name in (
+        "dose",
+        "organ_dose",
+        "dose_summary",
+        "dvh",
+        "calibration",
+        "calibration_summary",
+        "reliability",
+    ):
         assert tables[name].empty, name

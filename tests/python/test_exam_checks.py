@@ -11,8 +11,10 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from small_exam import AFFINE, arrays, row, run_command, save, tumor, write_exam, write_json
+from test_rtdose import write_rtdose
 
 from predictgbm.cohort.faults import Fault, format_fault
 from predictgbm.simulation.dicom import write_series
@@ -191,6 +193,96 @@ def test_brats2021_labels_are_good_when_the_sheet_says_so(tmp_path: Path) -> Non
 def test_masks_and_tissue_maps(tmp_path: Path, column: str, data: Any, text: str) -> None:
     files = write_exam(tmp_path, {**arrays(), column: data})
     assert faults_of(tmp_path, row(files), files) == [f"sheet.csv:5: {text}"]
+
+
+COARSE = AFFINE @ np.diag([0.5, -1.5, 1.0, 1.0])
+
+
+def test_dose_has_a_grid_of_its_own(tmp_path: Path) -> None:
+    files = write_exam(tmp_path)
+    files["dose"] = save(tmp_path / "dose.nii.gz", np.full((56, 20, 26), 60, np.float32), COARSE)
+    # Its y axis leads out of the image: half of the grid is beside it, which is no fault.
+    assert faults_of(tmp_path, row(files), files) == []
+    assert faults_of(tmp_path, native(files), files) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "shift", "text"),
+    [
+        (
+            np.full((9, 9, 9), 60, np.float32),
+            500.0,
+            "dose: no dose reaches the T1c, they are not in one frame: 9x9x9 voxels of 6x6x6 mm, axes LPS, origin "
+            f"(581, 102, -75) against {GRID} (patient 007); expected a dose in the frame of the T1c; let the planning "
+            "system bring it from the planning CT to that",
+        ),
+        (
+            np.full((9, 9, 9), 6000, np.float32),
+            0.0,
+            "dose: dose.nii.gz: values from 6000 to 6000 are no dose in Gy (0 to 200) (patient 007); expected the "
+            "dose of a whole treatment in Gy, RTDOSE (.dcm) or 3-D NIfTI: divide a dose in cGy by 100",
+        ),
+        (
+            np.full((9, 9, 9), -1, np.float32),
+            0.0,
+            "dose: dose.nii.gz: values from -1 to -1 are no dose in Gy (0 to 200) (patient 007); expected the "
+            "dose of a whole treatment in Gy, RTDOSE (.dcm) or 3-D NIfTI: divide a dose in cGy by 100",
+        ),
+    ],
+)
+def test_what_is_no_dose(tmp_path: Path, data: Any, shift: float, text: str) -> None:
+    files = write_exam(tmp_path)
+    affine = AFFINE + np.array([[0, 0, 0, shift], *[[0, 0, 0, 0]] * 3])
+    files["dose"] = save(tmp_path / "dose.nii.gz", data, affine)
+    assert faults_of(tmp_path, row(files), files) == [f"sheet.csv:5: {text}"]
+
+
+def test_dose_that_is_no_rtdose(tmp_path: Path) -> None:
+    files = write_exam(tmp_path)
+    files["dose"] = tmp_path / "dose.dcm"
+    files["dose"].write_text("nothing")
+    (fault,) = faults_of(tmp_path, row(files), files)
+    assert fault.startswith("sheet.csv:5: dose: dose.dcm: cannot be read as DICOM")
+    assert "RTDOSE (.dcm) or 3-D NIfTI" in fault
+
+
+def test_dose_in_the_frame_of_the_planning_ct(tmp_path: Path) -> None:
+    """An RTDOSE in DICOM tells its frame: that of the T1c, or of any series of a mixed folder, and no other."""
+    t1c = write_dicom(tmp_path / "t1c")
+    for number, path in enumerate(sorted(t1c.iterdir())):
+        data = pydicom.dcmread(path)
+        data.FrameOfReferenceUID = "1.2.3" if number else "1.2.4"
+        data.save_as(path)
+    files = {"dose": tmp_path / "dose.dcm"}
+    for column in ("t1c", "dicom"):
+        for frame, count in (("1.2.3", 0), ("1.2.4", 0), ("1.2.5", 1), ("", 0)):
+            changes = {"FrameOfReferenceUID": frame} if frame else {}
+            write_rtdose(files["dose"], [0, 2, 4], **changes)
+            found = faults_of(tmp_path, native({**files, column: t1c}), {**files, column: t1c})
+            assert len(found) == count
+            if found:
+                assert found[0].startswith(
+                    "sheet.csv:5: dose: dose.dcm: lies in another frame of reference (1.2.5) than the scan (1.2.3, "
+                    "1.2.4)"
+                )
+                assert "let the planning system bring it to the T1c" in found[0]
+
+
+def test_organs_are_masks_on_the_grid_of_the_exam(tmp_path: Path) -> None:
+    files = write_exam(tmp_path, {**arrays(), "oar_stem": (tumor() > 0).astype(np.uint8)})
+    assert faults_of(tmp_path, row(files), files) == []
+    assert faults_of(tmp_path, native(files), files) == []
+    save(files["oar_stem"], tumor(), SHIFTED)
+    grid, values = faults_of(tmp_path, native(files), files)
+    assert grid.startswith("sheet.csv:5: oar_stem: image is not on the voxel grid of t1c")
+    assert values == (
+        "sheet.csv:5: oar_stem: mask has the values 0, 1, 2, 3 (patient 007); expected 1 in the organ and 0 outside, "
+        "nothing else"
+    )
+    save(files["oar_stem"], tumor() * 0)
+    assert faults_of(tmp_path, row(files), files) == [
+        "sheet.csv:5: oar_stem: mask is empty (patient 007); expected 1 in the organ and 0 outside"
+    ]
 
 
 def test_all_faults_of_an_exam_come_at_once(tmp_path: Path) -> None:

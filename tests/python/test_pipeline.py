@@ -476,6 +476,60 @@ def test_all_faults_of_a_sheet_come_at_once_and_nothing_runs(
     assert not {"EXAM_PREPARE", "MODEL_PREDICT"} & set(submitted(output))
 
 
+def test_dose_that_was_given_and_organs_at_risk(sheet: list[dict[str, str]], tmp_path: Path) -> None:
+    """One side of the head got 50 of 54 Gy, on a grid of its own; a patient whose dose is elsewhere is told."""
+    table = [{**row, "dose": "", "prescription_gy": "", "oar_left": "", "oar_right": ""} for row in sheet]
+    treated, missed = preop(table, 0), preop(table, 1)
+    brain = read_image(treated["brain_mask"], np.uint8)
+    middle = brain.affine[:3] @ [*np.argwhere(brain.data).mean(axis=0), 1.0]
+    affine = np.diag([-5.0, 3.0, 7.0, 1.0])
+    affine[:3, 3] = middle + np.array([200, -240, -224])
+    shape = 80, 160, 64
+    x = np.indices(shape)[0] * affine[0, 0] + affine[0, 3]
+    write_image(tmp_path / "dose.nii.gz", 50 * (x < middle[0]).astype(np.float32), affine)
+    treated |= {"dose": str(tmp_path / "dose.nii.gz"), "prescription_gy": "54"}
+    x = np.indices(brain.shape)[0] * brain.affine[0, 0] + brain.affine[0, 3]
+    for side, inside in (("left", x < middle[0] - 10), ("right", x > middle[0] + 10)):
+        path = tmp_path / f"{side}.nii.gz"
+        write_image(path, (brain.data > 0) & inside, brain.affine)
+        treated[f"oar_{side}"] = str(path)
+    far = affine.copy()
+    far[0, 3] += 1000
+    write_image(tmp_path / "far.nii.gz", np.full(shape, 50, np.float32), far)
+    missed["dose"] = str(tmp_path / "far.nii.gz")
+    path = write_sheet(tmp_path / "sheet.csv", table)
+    more = ("--models", "soc,distance", "--outdir", "results", "-profile", "standard", "--input", path)
+    said = run(tmp_path, *more, status=1)
+    line = table.index(missed) + 2
+    assert f"sheet.csv:{line}: dose: no dose reaches the T1c, they are not in one frame" in said
+    missed["dose"] = ""
+    write_sheet(path, table)
+    run(tmp_path, *more, "--bootstrap_draws", 1000, "--setup_margin", 0, "--prescription", 54)
+    tables = tmp_path / "results" / "tables"
+    (given,) = rows(tables / "given_dose.csv")
+    assert given["patient"] == treated["patient"]
+    assert float(given["prescription_gy"]) == 54
+    doses = {row["organ"]: row for row in rows(tables / "given_organs.csv")}
+    assert [float(doses[side]["mean_gy"]) for side in ("left", "right")] == [50, 0]
+    assert float(doses["left"]["d003cc_gy"]) == 50
+    # 95 % of 54 Gy was nowhere reached, so that all lesions are distant by the treatment.
+    assert {row["pattern_isodose"] for row in rows(tables / "given_lesions.csv")} == {"distant"}
+    lesions = {
+        (row["lesion"], row["pattern"])
+        for row in rows(tables / "lesions.csv")
+        if row["patient"] == given["patient"]
+    }
+    assert {(row["lesion"], row["pattern_standard"]) for row in rows(tables / "given_lesions.csv")} == lesions
+    modelled = rows(tables / "organ_dose.csv")
+    assert sorted((row["model"], row["organ"]) for row in modelled) == [
+        (model, side) for model in ("distance", "soc") for side in ("left", "right")
+    ]
+    assert max(float(row["plan_d95_gy"]) for row in rows(tables / "dose.csv")) < 54
+    report = (tmp_path / "results" / "multiqc" / "multiqc_report.html").read_text(encoding="utf-8")
+    assert "known of 1 patient, prescribed 54 Gy" in report
+    assert "54 Gy as the median of the plan with 0 mm around it" in report
+
+
 def test_not_strict_leaves_the_faulty_patient_out(sheet: list[dict[str, str]], tmp_path: Path) -> None:
     table = [{**row} for row in sheet]
     preop(table, 1)["t1"] = str(tmp_path / "gone.nii.gz")

@@ -15,8 +15,10 @@ from pydicom.uid import generate_uid
 from test_pipeline import rows, run, submitted, write_sheet
 
 from predictgbm.atlas import HEAD, HEAD_BRAIN, T1, TISSUES, load_atlas, resample_atlas
-from predictgbm.images import read_image, write_image
+from predictgbm.dose import plan_dose
+from predictgbm.images import Image, read_image, write_image
 from predictgbm.masks import dice
+from predictgbm.planning import soc_mask
 from predictgbm.registration.transforms import read_transform, resample
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +57,7 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cohort(atlas: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two simulated patients as DICOM: the first a folder per contrast, the second one mixed folder per exam."""
     folder = tmp_path_factory.mktemp("cohort")
-    simulate = ("--patients", 2, "--seed", 7, "--spacing", SPACING, "--dicom", "--jobs", 2)
+    simulate = ("--patients", 2, "--seed", 7, "--spacing", SPACING, "--dicom", "--dose", "--jobs", 2)
     python("simulate_cohort.py", "--atlas", atlas, "--out", folder, *simulate)
     return folder
 
@@ -108,13 +110,20 @@ def result(atlas: Path, cohort: Path, tmp_path_factory: pytest.TempPathFactory) 
     table = rows(cohort / "samplesheet.csv")
     for row in table:
         row["patient"] = row["patient"].removeprefix("sub-")
-        for column in ("t1", "t1c", "t2", "flair", "dicom"):
+        for column in ("t1", "t1c", "t2", "flair", "dicom", "dose"):
             if row[column]:
                 row[column] = str(cohort / row[column])
     first, first_later, second, _ = table
     # The first patient's brain is extracted before surgery; elsewhere the sheet gives it.
     for row, exam in ((first_later, "sub-001/truth/ses-post"), (second, "sub-002/truth/ses-pre")):
         row["brain_mask"] = str(next((cohort / exam / "native").glob("*_desc-brain_mask.nii.gz")))
+    # Its dose and an organ are known, the dose on a grid that lies across that of the T1c.
+    second |= {"dose": "", "prescription_gy": ""}
+    tumor = read_image(
+        next((cohort / "sub-001/truth/ses-pre/native").glob("*_desc-tumor_dseg.nii.gz")), np.uint8
+    )
+    first["oar_lesion"] = str(folder / "organ.nii.gz")
+    write_image(folder / "organ.nii.gz", tumor.data > 0, tumor.affine)
     mixed = Path(second["dicom"])
     # Each image belongs to one exam alone, so that the others are copies.
     stranger = shutil.copytree(mixed, folder / "stranger" / "pre")
@@ -181,6 +190,34 @@ def test_everything_lies_where_the_truth_lies(result: tuple[Path, list[str]], co
             masks[name] = resample(image, brain, transform, interpolation="nearest") > 0
         assert dice(brain.data > 0, masks["brain_mask"]) >= 0.93
         assert dice(tumor.data > 0, masks["tumor_dseg"]) >= 0.75
+
+
+def test_dose_and_organs_follow_the_head(result: tuple[Path, list[str]], cohort: Path) -> None:
+    """What was simulated in atlas space and laid into the frame of the T1c comes back to where it was."""
+    tables = result[0] / "results" / "tables"
+    (given,) = rows(tables / "given_dose.csv")
+    assert (given["patient"], float(given["prescription_gy"])) == ("001", 60)
+    assert float(given["core_mean_gy"]) > 58
+    truth = cohort / "sub-001" / "truth" / "ses-pre"
+    labels, brain = (
+        read_image(next(truth.glob(f"*_desc-{name}.nii.gz")), np.uint8)
+        for name in ("tumor_dseg", "brain_mask")
+    )
+    soc = soc_mask(labels.data, brain.data > 0, labels.spacing)
+    expected = Image(plan_dose(soc, labels.spacing), labels.affine)
+    found = read_image(next((result[0] / "results" / "sub-001" / "ses-pre").glob("*_desc-given_dose.nii.gz")))
+    there = resample(expected, found)
+    # The registration's own error is a fraction of the 2 mm voxels.
+    assert all(dice(found.data >= gray, there >= gray) >= 0.95 for gray in (30, 57))
+    (organ,) = rows(tables / "given_organs.csv")
+    assert organ["organ"] == "lesion"
+    assert float(organ["volume_ml"]) == pytest.approx(
+        np.count_nonzero(labels.data) * labels.voxel_ml, rel=0.1
+    )
+    assert float(organ["mean_gy"]) == pytest.approx(expected.data[labels.data > 0].mean(), abs=1.5)
+    modelled = {row["model"]: float(row["mean_gy"]) for row in rows(tables / "organ_dose.csv")}
+    assert set(modelled) == {"soc", "loti"}
+    assert modelled["soc"] == pytest.approx(float(organ["mean_gy"]), abs=3)
 
 
 def test_plans_go_back_to_the_series_of_the_t1c(result: tuple[Path, list[str]], cohort: Path) -> None:

@@ -560,6 +560,43 @@ def test_dose_and_calibration(files, call, tmp_path):
     assert found["dose"]["measures"]["brain_mean_gy"] > 0
 
 
+def test_organs_and_what_is_prescribed(files, call, tmp_path):
+    """Organs of the exam folder, on any voxel order; another prescription scales the dose, a sharp edge leaves less."""
+    assert call("make_plan", *plan_arguments(files))[0] == 0
+    organ = np.zeros(SHAPE, np.uint8)
+    organ[-3:, -3:] = 1
+    (tmp_path / "exam").mkdir()
+    save(tmp_path / "exam" / "sub-1_space-X_label-stem_mask.nii.gz", organ)
+    more = ("--score", files["score"], "--tumor-seg", files["tumor"], "--margin", "3", "--dose")
+    more = (*more, "--organs", tmp_path / "exam")
+    found = []
+    for options in ((), ("--prescription", "30"), ("--setup-margin", "0", "--falloff", "1")):
+        assert call("evaluate_plan", *evaluate_arguments(files), *more, *options) == (0, "")
+        found.append(measures(files)["dose"])
+    plan, _ = load_ras(files["plan"])
+    mask, _ = load_ras(tmp_path / "exam" / "sub-1_space-X_label-stem_mask.nii.gz")
+    dose = plan_dose(plan.astype(bool), (1.2, 1.0, 2.5))
+    (row,) = found[0]["organs"]
+    assert (row["organ"], row["volume_ml"]) == ("stem", pytest.approx(0.27))
+    assert row["mean_gy"] == pytest.approx(dose[mask > 0].mean(), rel=1e-4)
+    (half,), (sharp,) = found[1]["organs"], found[2]["organs"]
+    for name in ("mean_gy", "d003cc_gy"):
+        assert half[name] == pytest.approx(row[name] / 2, rel=1e-4)
+        assert sharp[name] < row[name]
+    # 95 % of what is prescribed is reached by the same voxels.
+    assert found[1]["measures"]["recurrence_v95"] == found[0]["measures"]["recurrence_v95"]
+    assert found[1]["measures"]["brain_v95_ml"] == found[0]["measures"]["brain_v95_ml"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--prescription", "0"), ("--setup-margin", "-1"), ("--falloff", "0")]
+)
+def test_what_cannot_be_prescribed(files, call, option, value):
+    status, said = call("evaluate_plan", *evaluate_arguments(files), option, value)
+    assert status == 2
+    assert option in said
+
+
 def test_a_probability_beyond_one_is_refused(files, call):
     assert call("make_plan", *plan_arguments(files))[0] == 0
     more = ("--score", files["score"], "--tumor-seg", files["tumor"], "--margin", "3", "--probability")

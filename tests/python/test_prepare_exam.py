@@ -32,7 +32,7 @@ from small_exam import (
     write_json,
 )
 
-from predictgbm.exam import Exam
+from predictgbm.exam import Exam, organ_files
 from predictgbm.preprocessing import derive_brain_mask
 from predictgbm.tensors import COMPONENTS
 
@@ -82,6 +82,26 @@ def test_prepared_exam_has_all_files_on_the_grid_of_the_t1c(tmp_path: Path, atla
     exam = Exam(tmp_path / "exam")
     assert exam.array("tumor_seg").dtype == np.uint8
     assert exam.array("brain_mask").dtype == bool
+
+
+def test_organs_at_risk_have_names_of_their_own(tmp_path: Path, atlas: Path) -> None:
+    stem, lens = (radius() < 0.3).astype(np.uint8), np.zeros(SHAPE, np.uint8)
+    lens[3:5, 3:5, 3:5] = 7
+    files = write_exam(tmp_path / "in", {**arrays(), "oar_stem": stem, "oar_lens": lens})
+    flipped = AFFINE @ np.diag([-1.0, 1, 1, 1])
+    flipped[:3, 3] += AFFINE[:3, 0] * (SHAPE[0] - 1)
+    save(files["oar_stem"], stem[::-1], flipped)
+    assert prepare(tmp_path, row(files), files, atlas) == 0
+    found = organ_files(tmp_path / "exam")
+    assert sorted(found) == ["lens", "stem"] == sorted(facts(tmp_path)["organs"])
+    np.testing.assert_array_equal(load(found["stem"])[0], stem)
+    np.testing.assert_array_equal(load(found["lens"])[0], lens > 0)
+    # The brain mask is found beside them, and conforming leaves them as they are.
+    assert Exam(tmp_path / "exam").path("brain_mask") is not None
+    written = write_json(tmp_path / "row.json", row(files))
+    arguments = ("--row", written, "--out-dir", tmp_path / "conformed", *files.values())
+    assert run_command("conform_exam.py", *arguments) == 0
+    np.testing.assert_array_equal(load(tmp_path / "conformed" / "oar_stem.nii.gz")[0], stem)
 
 
 def test_tensor_keeps_its_meaning_in_every_voxel_order(tmp_path: Path, atlas: Path) -> None:

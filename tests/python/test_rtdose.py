@@ -15,8 +15,9 @@ import SimpleITK
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RTDoseStorage, generate_uid
 
-from predictgbm.conversion.rtdose import read_rtdose
-from predictgbm.images import ImageError, read_image, write_image
+from predictgbm.conversion.rtdose import read_dose, read_rtdose
+from predictgbm.evaluation import lesions
+from predictgbm.images import ImageError, read_image, to_ras, write_image
 from predictgbm.registration.transforms import write_transform
 
 LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
@@ -139,6 +140,12 @@ def test_not_dicom(tmp_path):
         read_rtdose(tmp_path / "dose.dcm")
 
 
+def test_dose_in_centigray(tmp_path):
+    write_image(tmp_path / "dose.nii.gz", np.full((3, 3, 3), 6000, np.float32), np.eye(4))
+    with pytest.raises(ImageError, match="divide a dose in cGy by 100"):
+        read_dose(tmp_path / "dose.nii.gz")
+
+
 @pytest.fixture
 def convert(monkeypatch, capsys):
     path = Path(__file__).parents[2] / "bin" / "convert_dose.py"
@@ -154,36 +161,97 @@ def convert(monkeypatch, capsys):
 
 
 def test_to_the_grid_of_an_exam(tmp_path, convert):
-    """Within the dose grid the field itself, moved by the transform; and what the recurrence got."""
+    """Within the dose grid the field itself, moved by the transform; and what recurrence, core and organ got."""
     write_rtdose(tmp_path / "dose.dcm", [0, -3, -6, -9])
     inner = POSITION + 7 * ROW + 5 * COLUMN - 4 * np.cross(ROW, COLUMN)
     shift = np.array([1.0, -2.0, 0.5])
     affine = np.eye(4)
     affine[:3, 3] = inner * LPS_TO_RAS - 1 - shift
-    write_image(tmp_path / "grid.nii.gz", np.ones((3, 3, 3), np.uint8), affine)
-    labels = np.zeros((3, 3, 3), np.uint8)
-    labels[1] = 3
-    write_image(tmp_path / "labels.nii.gz", labels, affine)
+    index = np.indices((3, 3, 3))
+    masks = {
+        "desc-brain_mask": np.ones((3, 3, 3)),
+        "desc-tumor_dseg": np.where(index[2] == 2, 3, 0),
+        "label-stem_mask": index[1] == 0,
+        "labels": np.where(index[0] == 1, 3, 0),
+    }
+    for name, data in masks.items():
+        write_image(tmp_path / "exam" / f"sub-1_{name}.nii.gz", data.astype(np.uint8), affine)
     moved = np.eye(4)
     moved[:3, 3] = shift
     write_transform(tmp_path / "way.tfm", moved)
-    names = {name: tmp_path / f"{name}.nii.gz" for name in ("grid", "labels", "out")}
+    dose, way, out = tmp_path / "dose.dcm", tmp_path / "way.tfm", tmp_path / "out.nii.gz"
     status, said = convert(
-        *("--dose", tmp_path / "dose.dcm", "--reference", names["grid"], "--transform", tmp_path / "way.tfm"),
-        *("--out", names["out"], "--recurrence", names["labels"], "--measures", tmp_path / "measures.json"),
+        *(
+            "--dose",
+            dose,
+            "--exam",
+            tmp_path / "exam",
+            "--transform",
+            way,
+            "--out",
+            out,
+            "--prescription",
+            30,
+        ),
+        *(
+            "--recurrence",
+            tmp_path / "exam" / "sub-1_labels.nii.gz",
+            "--measures",
+            tmp_path / "measures.json",
+        ),
+        *("--patient", "1"),
     )
     assert (status, said) == (0, "")
-    index = np.indices((3, 3, 3)).reshape(3, -1).T
-    points = (index + affine[:3, 3] + shift) * LPS_TO_RAS
+    points = (index.reshape(3, -1).T + affine[:3, 3] + shift) * LPS_TO_RAS
     expected = field(points).reshape(3, 3, 3)
-    np.testing.assert_allclose(read_image(names["out"]).data, expected, atol=1e-3)
-    measures = json.loads((tmp_path / "measures.json").read_text())
-    assert measures["mean_gy"] == pytest.approx(expected[1].mean(), abs=1e-3)
+    np.testing.assert_allclose(read_image(out).data, expected, atol=1e-3)
+    found = json.loads((tmp_path / "measures.json").read_text())
+    assert (found["patient"], found["prescription_gy"]) == ("1", 30)
+    assert found["measures"]["recurrence_mean_gy"] == pytest.approx(expected[1].mean(), abs=1e-3)
+    assert found["measures"]["core_mean_gy"] == pytest.approx(expected[..., 2].mean(), abs=1e-3)
+    assert found["measures"]["brain_mean_gy"] == pytest.approx(expected[..., :2].mean(), abs=1e-3)
+    (lesion,) = found["lesions"]
+    assert lesion["coverage_isodose"] == pytest.approx(np.mean(expected[1] >= 28.5))
+    (organ,) = found["organs"]
+    assert (organ["organ"], organ["volume_ml"]) == ("stem", pytest.approx(0.009))
+    assert organ["mean_gy"] == pytest.approx(expected[:, 0].mean(), abs=1e-3)
+    # Nine voxels of 1 mm are less than 0.03 ml.
+    assert organ["d003cc_gy"] is None
+    # Without an exam, to any grid; and to one that no dose reaches.
+    status, said = convert(
+        "--dose", dose, "--reference", out, "--transform", way, "--out", tmp_path / "again.nii"
+    )
+    assert (status, said) == (0, "")
+    np.testing.assert_array_equal(read_image(tmp_path / "again.nii").data, read_image(out).data)
     far = affine.copy()
     far[:3, 3] += 500
-    write_image(names["grid"], np.ones((3, 3, 3), np.uint8), far)
-    status, said = convert(
-        "--dose", tmp_path / "dose.dcm", "--reference", names["grid"], "--out", names["out"]
-    )
+    write_image(tmp_path / "far.nii.gz", np.ones((3, 3, 3), np.uint8), far)
+    status, said = convert("--dose", dose, "--reference", tmp_path / "far.nii.gz", "--out", out)
     assert status == 2
     assert "not in one frame" in said
+
+
+def test_lesions_have_the_numbers_of_the_evaluation(tmp_path, convert):
+    """Two lesions of one size: their order is that of the head, however the exam is stored."""
+    affine = np.diag([-2.0, 2.0, 2.0, 1.0])
+    labels = np.zeros((12, 6, 6), np.uint8)
+    labels[2:4, 2:4, 2:4] = labels[8:10, 2:4, 2:4] = 3
+    dose = np.where(np.arange(12)[:, None, None] < 6, 60, 10) * np.ones(labels.shape, np.float32)
+    write_image(tmp_path / "dose.nii.gz", dose, affine)
+    brain = np.ones(labels.shape, np.uint8)
+    for name, data in {"desc-brain_mask": brain, "desc-tumor_dseg": labels, "recurrence": labels}.items():
+        write_image(tmp_path / "exam" / f"sub-1_{name}.nii.gz", data, affine)
+    status, said = convert(
+        *("--dose", tmp_path / "dose.nii.gz", "--exam", tmp_path / "exam", "--out", tmp_path / "out.nii.gz"),
+        *("--recurrence", tmp_path / "exam" / "sub-1_recurrence.nii.gz", "--measures", tmp_path / "m.json"),
+    )
+    assert (status, said) == (0, "")
+    found = json.loads((tmp_path / "m.json").read_text())["lesions"]
+    # The evaluation counts from left to right.
+    grid = to_ras(read_image(tmp_path / "exam" / "sub-1_recurrence.nii.gz", np.uint8))
+    whole = to_ras(read_image(tmp_path / "dose.nii.gz"))
+    other = lesions(whole.data >= 57, grid.data == 3, grid.spacing)
+    assert (
+        [lesion["coverage_isodose"] for lesion in found] == [lesion["coverage"] for lesion in other] == [0, 1]
+    )
+    assert [lesion["pattern_isodose"] for lesion in found] == ["distant", "central"]

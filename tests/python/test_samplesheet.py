@@ -92,10 +92,21 @@ def test_good_sheet_gives_every_exam() -> None:
         "scores": {"mine": "m.nii.gz"},
         "tumor_labels": "brats2021",
         "registered_labels": "canonical",
+        "prescription_gy": None,
     }
     assert (second["line"], second["meta"]["days"], second["meta"]["role"]) == (3, 100, "followup")
     assert second["files"] == {"registered_seg": "001/fu1_seg.nii.gz"}
     assert (third["line"], third["meta"]["patient"], third["scores"]) == (4, "002", {})
+
+
+def test_dose_and_organs_belong_to_the_preoperative_exam() -> None:
+    cells = {"dose": "RD.1.2.dcm", "prescription_gy": "40.05", "oar_brainstem": "stem.nii.gz"}
+    cohort = check(sheet(preop(**cells), preop("002", dose="dose.nii.gz"), preop("003")))
+    assert cohort["faults"] == []
+    first, second, third = cohort["rows"]
+    assert (first["files"]["dose"], first["files"]["oar_brainstem"]) == ("RD.1.2.dcm", "stem.nii.gz")
+    assert [row["prescription_gy"] for row in (first, second, third)] == [40.05, None, None]
+    assert "prescription_gy" not in first["files"]
 
 
 def test_space_is_native_where_a_dicom_folder_is_given() -> None:
@@ -247,6 +258,11 @@ FAULTS = {
         sheet(preop(score_guideline="x.nii.gz")),
         "sheet.csv:1: score_guideline: name of a score map cannot be used; expected score_ and a lower-case "
         "name, such as score_mymodel",
+    ),
+    "organ in capitals": (
+        sheet(preop(oar_Chiasm="x.nii.gz")),
+        "sheet.csv:1: oar_Chiasm: name of an organ at risk cannot be used; expected oar_ and a lower-case name, such "
+        "as oar_brainstem",
     ),
     "empty sheet": (
         b"",
@@ -437,6 +453,36 @@ FAULTS = {
         sheet(preop(), followup(score_mine="m.nii.gz")),
         "sheet.csv:3: score_mine: score map is given for a follow-up (patient 001); expected it in the row "
         "of the pre-operative exam",
+    ),
+    "dose of a follow-up": (
+        sheet(preop(), followup(dose="d.dcm")),
+        "sheet.csv:3: dose: dose is given for a follow-up (patient 001); expected it in the row of the pre-operative "
+        "exam",
+    ),
+    "organ of a follow-up": (
+        sheet(preop(), followup(oar_chiasm="c.nii.gz")),
+        "sheet.csv:3: oar_chiasm: organ at risk is given for a follow-up (patient 001); expected it in the row of the "
+        "pre-operative exam",
+    ),
+    "dose of another format": (
+        sheet(preop(dose="dose.mha")),
+        "sheet.csv:2: dose: 'dose.mha' cannot be used (patient 001); expected the path of a DICOM RTDOSE file (.dcm) "
+        "or of a NIfTI file in Gy (.nii or .nii.gz), written with / and relative to the sheet or absolute",
+    ),
+    "prescription in cGy": (
+        sheet(preop(dose="dose.dcm", prescription_gy="6000")),
+        "sheet.csv:2: prescription_gy: '6000.0' cannot be used (patient 001); expected the prescribed dose in Gy, 1 to "
+        "100, such as 60 or 40.05",
+    ),
+    "prescription that is no number": (
+        sheet(preop(dose="dose.dcm", prescription_gy="60 Gy")),
+        "sheet.csv:2: prescription_gy: '60 Gy' cannot be used (patient 001); expected the prescribed dose in Gy, 1 to "
+        "100, such as 60 or 40.05",
+    ),
+    "prescription without a dose": (
+        sheet(preop(prescription_gy="60")),
+        "sheet.csv:2: dose: column is missing (patient 001); expected the dose that was given, to which the "
+        "prescription belongs; or leave prescription_gy empty",
     ),
     "two cohorts": (
         sheet(preop(), followup(cohort="B")),

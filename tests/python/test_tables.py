@@ -50,7 +50,15 @@ COLUMNS = {
     "gm_mean_gy csf_mean_gy painted_ml painted_d98_gy painted_d95_gy painted_d50_gy painted_mean_gy painted_geud_gy "
     "painted_v95",
     "dose_summary": "model measure n mean ci_low ci_high n_paired shift shift_low shift_high p_pratt",
+    "organ_dose": "patient model organ volume_ml mean_gy d003cc_gy",
     "dvh": "model structure dose_gy n volume volume_low volume_high",
+    "given_dose": "patient prescription_gy core_mean_gy integral_gy_l recurrence_d98_gy recurrence_d95_gy "
+    "recurrence_d50_gy recurrence_mean_gy recurrence_geud_gy recurrence_v95 brain_mean_gy brain_v95_ml brain_v50_ml "
+    "pattern_isodose pattern_standard",
+    "given_lesions": "patient lesion volume_ml coverage_isodose coverage_standard pattern_isodose pattern_standard",
+    "given_organs": "patient organ volume_ml mean_gy d003cc_gy",
+    "given_summary": "measure n mean ci_low ci_high n_paired shift shift_low shift_high p_pratt",
+    "given_dvh": "source structure dose_gy n volume volume_low volume_high",
     "calibration": "patient model prevalence probability brier reliability resolution uncertainty within skill ece",
     "calibration_summary": "model score n value low high",
     "reliability": "model bin_low bin_high n share probability frequency frequency_low frequency_high",
@@ -567,11 +575,13 @@ def run_command(*arguments: object) -> subprocess.CompletedProcess[str]:
 def written(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("bench mark ü")
     (folder / "in" / "more").mkdir(parents=True)
+    organ = {"organ": "stem", "volume_ml": 20.0, "mean_gy": 12.0, "d003cc_gy": 54.0}
     for i, entry in enumerate(benchmark(10)):
         place = folder / "in" / ("more" if i % 2 else "")
         dose = {
             "measures": {"recurrence_mean_gy": 50.0 + i},
             "dvh": {"recurrence": dvh([50.0, 60.0]).tolist()},
+            "organs": [organ],
         }
         entry |= {"dose": dose, "calibration": bin_sums([0.1, 0.7], [0, 1]).tolist()}
         (place / f"{i}_metrics.json").write_text(json.dumps(entry))
@@ -585,11 +595,21 @@ def written(tmp_path_factory) -> Path:
     )
     measures = [Measure("brain_ml", 700.5, "volume of the brain", least=900), Measure("parts", 1, "pieces")]
     write_quality(folder / "quality.json", {"patient": "P01", "session": "pre"}, "brain", measures)
+    given = {
+        "patient": "P01",
+        "prescription_gy": 60.0,
+        "measures": {"recurrence_mean_gy": 55.0},
+        "dvh": {"recurrence": dvh([55.0]).tolist()},
+        "lesions": [{"lesion": 1, "volume_ml": 1.0, "coverage_isodose": 0.5, "pattern_isodose": "marginal"}],
+        "organs": [organ],
+    }
+    (folder / "given_dose.json").write_text(json.dumps(given))
     for out in ("tables", "again"):
         run = run_command(
             *("--metrics", folder / "in", "--cohort", folder / "cohort.json"),
             *("--failures", folder / "failure.json", folder / "failures.json"),
-            *("--quality", folder / "quality.json", "--out", folder / out),
+            *("--quality", folder / "quality.json", "--given-dose", folder / "given_dose.json"),
+            *("--out", folder / out),
             *("--draws", DRAWS, "--ranking-draws", 150, "--seed", 7, "--simulated"),
         )
         assert run.returncode == 0, run.stderr

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from predictgbm.cohort.faults import Fault
-from predictgbm.exam import VOLUMES
+from predictgbm.exam import ORGAN, VOLUMES
 from predictgbm.images import Image, ImageError, conform, describe, read_image
 from predictgbm.labels import CORE, LabelError, Tumor, region, to_canonical
 
 #: Columns of 3-D images, each of one contrast.
 GREY_COLUMNS = ("t1", "t1c", "t2", "flair", "adc", "pet")
-#: Columns that hold labels or a mask -> read as whole numbers; all other columns hold grey values or
-#: fractions.
+#: Columns that hold labels or a mask, beside those of organs at risk.
 LABEL_COLUMNS = ("brain_mask", "tumor_seg", "registered_seg")
 TISSUE_COLUMNS = ("tissue_wm", "tissue_gm", "tissue_csf")
 
@@ -38,7 +38,12 @@ def read_column(column: str, path: Path) -> Image:
     ImageError
         As :func:`~predictgbm.images.read_image`.
     """
-    return read_image(path, np.uint8 if column in LABEL_COLUMNS else np.float32, VOLUMES.get(column, 1))
+    return read_image(path, np.uint8 if is_label(column) else np.float32, VOLUMES.get(column, 1))
+
+
+def is_label(column: str) -> bool:
+    """Tell whether a column holds labels or a mask, whole numbers; all others hold grey values or fractions."""
+    return column in LABEL_COLUMNS or column.startswith(ORGAN)
 
 
 def is_native(row: Mapping[str, Any]) -> bool:
@@ -64,7 +69,7 @@ def reading_fault(
     text, _, remedy = str(error).replace(str(path), path.name).partition("; ")
     # The reader's own words on what it expects are said again, completely, below.
     what = text.partition(", expected ")[0]
-    values = "labels (whole numbers)" if column in LABEL_COLUMNS else "finite numbers"
+    values = "labels (whole numbers)" if is_label(column) else "finite numbers"
     kind = f"NIfTI image of {VOLUMES[column]} volumes" if column in VOLUMES else "3-D NIfTI image"
     expected = expected or f"a complete {kind} of {values}"
     return _fault(row, column, what, f"{expected}{': ' * bool(remedy)}{remedy}")
@@ -81,7 +86,7 @@ def check_exam(
         The exam's row as :func:`~predictgbm.cohort.samplesheet.check_samplesheet` returns it. Where ``space`` is
         native, each contrast has a grid of its own, and masks, labels and tissue maps that of the T1c.
     images
-        Image of each column that could be read; :data:`LABEL_COLUMNS` with whole numbers.
+        Image of each column that could be read; labels and masks with whole numbers.
     preop
         For a follow-up, an image of its pre-operative exam, on whose grid ``registered_seg`` has to be.
     """
@@ -89,11 +94,10 @@ def check_exam(
 
 
 def _check_exam(row: Mapping[str, Any], images: Mapping[str, Image], preop: Image | None) -> Iterator[Fault]:
-    own = {column: image for column, image in images.items() if column != "registered_seg"}
+    own = {column: image for column, image in images.items() if column not in ("registered_seg", "dose")}
     if is_native(row):
         # Only what was drawn on the T1c has to lie on its grid; where that is DICOM, its conversion tells.
-        on_t1c = (*LABEL_COLUMNS, *TISSUE_COLUMNS)
-        own = {column: image for column, image in own.items() if column == "t1c" or column in on_t1c}
+        own = {c: image for c, image in own.items() if c == "t1c" or is_label(c) or c in TISSUE_COLUMNS}
     references = ("t1c",) if is_native(row) else ("t1c", "t1", "t2", "flair", *own)
     reference_column = next((column for column in references if column in own), None)
     if reference_column:
@@ -104,8 +108,18 @@ def _check_exam(row: Mapping[str, Any], images: Mapping[str, Image], preop: Imag
             row, "registered_seg", images["registered_seg"], preop, "the pre-operative exam"
         )
 
+    # A dose has a grid of its own; where its exam is DICOM, the task that measures it tells whether they meet.
+    if "dose" in images and "t1c" in own and not _dose_reaches(images["dose"], own["t1c"]):
+        yield _fault(
+            row,
+            "dose",
+            f"no dose reaches the T1c, they are not in one frame: {describe(images['dose'])} against "
+            f"{describe(own['t1c'])}",
+            "a dose in the frame of the T1c; let the planning system bring it from the planning CT to that",
+        )
+
     for column, image in images.items():
-        if column in LABEL_COLUMNS:
+        if is_label(column) or column == "dose":
             continue
         low, high = float(image.data.min()), float(image.data.max())
         if column in TISSUE_COLUMNS:
@@ -115,19 +129,17 @@ def _check_exam(row: Mapping[str, Any], images: Mapping[str, Image], preop: Imag
                 row, column, f"every voxel is {low:g}, the image is blank", "an image that shows the brain"
             )
 
-    if "brain_mask" in images:
-        present = np.flatnonzero(np.bincount(images["brain_mask"].data.ravel()))
+    for column, image in images.items():
+        if column != "brain_mask" and not column.startswith(ORGAN):
+            continue
+        where = f"1 in the {'brain' if column == 'brain_mask' else 'organ'} and 0 outside"
+        present = np.flatnonzero(np.bincount(image.data.ravel()))
         inside = present[present > 0]
         if len(inside) == 0:
-            yield _fault(row, "brain_mask", "mask is empty", "1 in the brain and 0 outside")
+            yield _fault(row, column, "mask is empty", where)
         elif len(inside) > 1:
             values = ", ".join(map(str, present[:8]))
-            yield _fault(
-                row,
-                "brain_mask",
-                f"mask has the values {values}",
-                "1 in the brain and 0 outside, nothing else",
-            )
+            yield _fault(row, column, f"mask has the values {values}", f"{where}, nothing else")
 
     for column, convention in (("tumor_seg", "tumor_labels"), ("registered_seg", "registered_labels")):
         if column in images:
@@ -146,6 +158,12 @@ def _check_grid(
             f"image is not on the voxel grid of {whose}: {describe(image)} against {describe(reference)}",
             f"the same size, voxel size and position as {whose}; resample it to that grid",
         )
+
+
+def _dose_reaches(dose: Image, image: Image) -> bool:
+    """Tell whether any voxel with a dose lies in the box of an image."""
+    points = nib.affines.apply_affine(np.linalg.inv(image.affine) @ dose.affine, np.argwhere(dose.data > 0))
+    return bool(((points >= -0.5) & (points <= np.array(image.shape) - 0.5)).all(axis=1).any())
 
 
 def _check_tissue(row: Mapping[str, Any], column: str, low: float, high: float) -> Iterator[Fault]:

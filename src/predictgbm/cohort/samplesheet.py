@@ -19,19 +19,26 @@ from jsonschema.exceptions import ValidationError
 
 from predictgbm.atlas import ATLASES
 from predictgbm.cohort.faults import Fault
+from predictgbm.exam import ORGAN
 from predictgbm.labels import LabelError, parse_convention
 
 SCORE = "score_"
+
+#: Beginning of a column that ends with a name -> what it holds, and a good example.
+NAMED = {SCORE: ("a score map", "score_mymodel"), ORGAN: ("an organ at risk", "oar_brainstem")}
 
 #: Columns that hold a NIfTI file or a DICOM folder.
 IMAGE_COLUMNS = ("t1", "t1c", "t2", "flair", "adc", "dti", "pet")
 
 #: Columns whose file belongs to one exam alone. Masks and tissue maps may be shared, for example those of an
 #: atlas.
-OWN_FILES = ("dicom", *IMAGE_COLUMNS, "tensor", "tumor_seg", "registered_seg")
+OWN_FILES = ("dicom", *IMAGE_COLUMNS, "tensor", "tumor_seg", "registered_seg", "dose")
 
 #: Columns that say something of an exam themselves; all others but the score maps name a file.
-TEXT_COLUMNS = ("patient", "session", "cohort", "role", "days", "space", "tumor_labels", "registered_labels")
+TEXT_COLUMNS = (
+    *("patient", "session", "cohort", "role", "days", "space", "tumor_labels", "registered_labels"),
+    "prescription_gy",
+)
 
 #: Column ``space`` of raw exams; all others lie in the atlas space of the run.
 NATIVE = "native"
@@ -77,6 +84,12 @@ class Row:
         text = self.cells.get("days", "")
         return math.floor(float(text)) if _NUMBER.fullmatch(text) else None
 
+    @property
+    def prescription_gy(self) -> float | None:
+        """Prescribed dose in Gy, or None if the cell is no number."""
+        text = self.cells.get("prescription_gy", "")
+        return float(text) if _NUMBER.fullmatch(text) else None
+
     def fault(self, column: str, what: str, expected: str) -> Fault:
         """Return a fault of this row."""
         return Fault(self.line, column, what, expected, self.patient or None)
@@ -106,9 +119,9 @@ def check_samplesheet(content: bytes, schema: Mapping[str, Any], space: str) -> 
     Returns
     -------
     dict
-        ``rows`` (``line``, ``meta``, ``space``, ``files``, ``scores``, ``tumor_labels``, ``registered_labels``
-        of each faultless row), ``faults`` (:class:`~predictgbm.cohort.faults.Fault`, sorted by line) and
-        ``models_scores`` (names of the score maps in the sheet).
+        ``rows`` (``line``, ``meta``, ``space``, ``files``, ``scores``, ``tumor_labels``, ``registered_labels``,
+        ``prescription_gy`` of each faultless row), ``faults`` (:class:`~predictgbm.cohort.faults.Fault`, sorted by
+        line) and ``models_scores`` (names of the score maps in the sheet).
     """
     sheet = parse_sheet(content)
     faults = list(sheet.faults)
@@ -220,19 +233,22 @@ def _check_header(sheet: Sheet, schema: Mapping[str, Any]) -> Iterator[Fault]:
         elif sheet.columns.index(column) != number - 1:
             yield Fault(1, column, "column appears twice", "each column once")
         elif column not in known and not any(re.search(p, column) for p in items["patternProperties"]):
-            if column.lower().startswith(SCORE):
+            if start := next((start for start in NAMED if column.lower().startswith(start)), ""):
+                whose, example = NAMED[start]
                 yield Fault(
                     1,
                     column,
-                    "name of a score map cannot be used",
-                    "score_ and a lower-case name, such as score_mymodel",
+                    f"name of {whose} cannot be used",
+                    f"{start} and a lower-case name, such as {example}",
                 )
                 continue
             simplified = re.sub(r"\W+", "_", column.lower())
             guess = difflib.get_close_matches(simplified, known, 1, 0.6)
             suggested.update(guess)
             hint = (
-                f"'{guess[0]}' (did you mean that?)" if guess else f"one of {', '.join(known)}, {SCORE}<name>"
+                f"'{guess[0]}' (did you mean that?)"
+                if guess
+                else f"one of {', '.join((*known, *(f'{start}<name>' for start in NAMED)))}"
             )
             yield Fault(1, column, f"unknown column '{column}'", hint)
     for column in required:
@@ -270,6 +286,8 @@ def _check_row(row: Row, columns: list[str], schema: Mapping[str, Any], space: s
     }
     if row.days is not None:
         record["days"] = row.days
+    if row.prescription_gy is not None:
+        record["prescription_gy"] = row.prescription_gy
     validator = Draft202012Validator({**items, "$defs": schema["$defs"]})
     for error in validator.iter_errors(record):
         expected = error.schema["errorMessage"] if isinstance(error.schema, dict) else ""
@@ -319,9 +337,9 @@ def _check_row(row: Row, columns: list[str], schema: Mapping[str, Any], space: s
             )
     if row.role == "followup":
         for column in row.cells:
-            if column.startswith(SCORE):
+            if held := _before_surgery(column):
                 yield row.fault(
-                    column, "score map is given for a follow-up", "it in the row of the pre-operative exam"
+                    column, f"{held} is given for a follow-up", "it in the row of the pre-operative exam"
                 )
         if row.days is not None and row.days <= 0:
             yield row.fault(
@@ -329,6 +347,17 @@ def _check_row(row: Row, columns: list[str], schema: Mapping[str, Any], space: s
                 f"follow-up at day {row.days} is not after the pre-operative exam",
                 "more than 0, counted from the pre-operative exam",
             )
+
+
+def _before_surgery(column: str) -> str | None:
+    """Return what a column holds that belongs to pre-operative exams alone; None for all others."""
+    if column.startswith(SCORE):
+        return "score map"
+    return (
+        "organ at risk"
+        if column.startswith(ORGAN)
+        else {"dose": "dose", "prescription_gy": "prescribed dose"}.get(column)
+    )
 
 
 def _absent(error: ValidationError) -> list[str]:
@@ -411,4 +440,5 @@ def _exam(row: Row, cohort: str, space: str) -> dict[str, Any]:
         "scores": {c.removeprefix(SCORE): cell for c, cell in cells.items() if c.startswith(SCORE)},
         "tumor_labels": cells.get("tumor_labels", "canonical"),
         "registered_labels": cells.get("registered_labels", "canonical"),
+        "prescription_gy": row.prescription_gy,
     }

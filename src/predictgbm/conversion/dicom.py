@@ -77,6 +77,7 @@ _WANTED = (
     *_IDENTIFYING,
     "SOPClassUID",
     "SeriesInstanceUID",
+    "FrameOfReferenceUID",
     "Modality",
     "ImageType",
     "SeriesDescription",

@@ -1,8 +1,9 @@
-"""Reading the dose of a treatment: DICOM RTDOSE to an image in Gy."""
+"""Reading the dose of a treatment: DICOM RTDOSE, or NIfTI, to an image in Gy."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,70 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 
-from predictgbm.images import Image, ImageError
+from predictgbm.conversion.dicom import is_dicom, list_files, read_header
+from predictgbm.images import Image, ImageError, read_image
 from predictgbm.registration.transforms import LPS
 
 #: What a dose may be the sum of; a single beam or fraction is not the dose of a treatment.
 WHOLE = ("PLAN", "MULTI_PLAN", "PLAN_OVERVIEW", "RECORD")
 
+#: No treatment of a glioma gives more, in Gy; a file that does is in cGy.
+MOST_GY = 200.0
+
 #: Planes count as evenly spaced to this, in mm.
 SPACING_TOLERANCE_MM = 0.01
+
+
+def read_dose(path: str | os.PathLike[str]) -> Image:
+    """Read a dose in Gy: a NIfTI image by its name, else RTDOSE.
+
+    Raises
+    ------
+    ImageError
+        As :func:`read_rtdose` and :func:`~predictgbm.images.read_image`, and if the values are no dose in Gy.
+    """
+    nifti = os.fspath(path).endswith((".nii", ".nii.gz"))
+    dose = read_image(path) if nifti else read_rtdose(path)
+    low, high = float(dose.data.min()), float(dose.data.max())
+    if low < 0 or not 0 < high <= MOST_GY:
+        raise ImageError(
+            f"{dose.name}: values from {low:g} to {high:g} are no dose in Gy (0 to {MOST_GY:g}); divide a dose in "
+            "cGy by 100"
+        )
+    return dose
+
+
+def check_frame(path: Path, scan: Path) -> None:
+    """Check that an RTDOSE file lies in the frame of reference of a scan, as far as both tell theirs.
+
+    Positions in different frames have nothing to do with each other (DICOM PS3.3, C.7.4.1), however near they look.
+
+    Parameters
+    ----------
+    path
+        Dose; of a NIfTI file no frame is known.
+    scan
+        Folder with DICOM files of the scan; one of them in the frame of the dose is enough.
+
+    Raises
+    ------
+    ImageError
+        Naming both frames.
+    """
+    if not is_dicom(path):
+        return
+    wanted = str(pydicom.dcmread(path, stop_before_pixels=True).get("FrameOfReferenceUID", ""))
+    found: set[str] = set()
+    for file in list_files(scan):
+        header = read_header(file)
+        found.add(str(header.get("FrameOfReferenceUID", "")) if header is not None else "")
+        if wanted in found:
+            return
+    if wanted and (frames := sorted(found - {""})):
+        raise ImageError(
+            f"{path}: lies in another frame of reference ({wanted}) than the scan ({', '.join(frames)}); let the "
+            "planning system bring it to the T1c; where the positions do agree, give it as NIfTI"
+        )
 
 
 def read_rtdose(path: str | os.PathLike[str]) -> Image:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from predictgbm.dose import COVERING, PAINTED_GY, STANDARD
+from collections.abc import Iterable
+
+from predictgbm.dose import COVERING, PAINTED_GY, STANDARD, Prescription
+from predictgbm.exam import ORGAN
 from predictgbm.report.formatting import (
     details,
     downloadable,
@@ -14,13 +17,15 @@ from predictgbm.report.formatting import (
     with_interval,
 )
 from predictgbm.report.line_plots import Axis, Curve, panels
-from predictgbm.report.results import REFERENCE, Results, Row
+from predictgbm.report.results import REFERENCE, ModelStyle, Results, Row
 
 STRUCTURES = {
     "recurrence": "Recurrence, by the plan",
     "painted recurrence": "Recurrence, by painted dose",
     "brain": "Brain without the tumour core",
 }
+DOSE = Axis("Dose, Gy", 0, 80)
+VOLUME = Axis("Volume, %", 0, 100)
 #: Measures of the main table: column, title, scale, decimals.
 MAIN = (
     ("recurrence_mean_gy", "Mean dose of the recurrence, Gy", 1.0, 1),
@@ -61,15 +66,26 @@ def section(results: Results) -> tuple[str, str] | None:
         "larger integral dose has paid for its gain with dose to the brain, which dose painting does not allow."
     )
     low, high = PAINTED_GY
+    prescribed = prescription(results)
     note = (
-        f"<b>The dose is modelled, not planned</b>: {STANDARD.dose_gy:g} Gy as the median of the plan with "
-        f"{STANDARD.margin_mm:g} mm around it, falling from 80 % to 20 % over {STANDARD.falloff_mm:g} mm; no beams, no "
-        "scatter, so that doses to the brain are lower bounds. Painted dose is a plan of its own: the integral dose of "
-        f"the standard plan, spent by the rank of the map from {high:g} Gy down to {low:g} Gy. Bands and "
-        "brackets are 95 % intervals."
+        f"<b>The dose is modelled, not planned</b>: {prescribed.dose_gy:g} Gy as the median of the plan with "
+        f"{prescribed.margin_mm:g} mm around it, falling from 80 % to 20 % over {prescribed.falloff_mm:g} mm; no "
+        "beams, no scatter, so that doses to the brain are lower bounds. Painted dose is a plan of its own: the "
+        f"integral dose of the standard plan, spent by the rank of the map from {high:g} Gy down to {low:g} Gy. Bands "
+        "and brackets are 95 % intervals."
     )
-    return how, f'<p class="gbm-note">{note}</p>{histograms(results)}{main(results, models, found)}' + every(
-        results, models, found
+    return how, f'<p class="gbm-note">{note}</p>{histograms(results)}{main(results, models, found)}' + (
+        organs(results, models, found) + every(results, models, found)
+    )
+
+
+def prescription(results: Results) -> Prescription:
+    """Return what the run prescribed; what its parameters do not tell is the standard."""
+    parameters = results.parameters
+    return Prescription(
+        float(parameters.get("prescription", STANDARD.dose_gy)),
+        float(parameters.get("setup_margin", STANDARD.margin_mm)),
+        float(parameters.get("dose_falloff", STANDARD.falloff_mm)),
     )
 
 
@@ -80,21 +96,25 @@ def histograms(results: Results) -> str:
         curves = []
         for name in results.models:
             rows = [r for r in results.tables["dvh"] if (r["model"], r["structure"]) == (name, structure)]
-            rows.sort(key=lambda row: row["dose_gy"])
-            points = [(row["dose_gy"], 100 * row["volume"]) for row in rows]
-            band = [
-                (100 * row["volume_low"], 100 * row["volume_high"])
-                for row in rows
-                if row.get("volume_low") is not None
-            ]
-            if points:
-                curves.append(Curve(results.styles[name], points, band if len(band) == len(points) else ()))
+            if rows:
+                curves.append(curve(results.styles[name], rows))
         if curves:
             drawn.append((title, curves))
     if not drawn:
         return ""
-    figure = panels(drawn, Axis("Dose, Gy", 0, 80), Axis("Volume, %", 0, 100))
-    return downloadable(figure, "dose_volume_histograms", "dvh")
+    return downloadable(panels(drawn, DOSE, VOLUME), "dose_volume_histograms", "dvh")
+
+
+def curve(style: ModelStyle, rows: list[Row]) -> Curve:
+    """Return the line of a mean histogram, with its band where there are enough patients."""
+    rows = sorted(rows, key=lambda row: row["dose_gy"])
+    points = [(row["dose_gy"], 100 * row["volume"]) for row in rows]
+    band = [
+        (100 * row["volume_low"], 100 * row["volume_high"])
+        for row in rows
+        if row.get("volume_low") is not None
+    ]
+    return Curve(style, points, band if len(band) == len(points) else ())
 
 
 def main(results: Results, models: list[str], found: dict[tuple[str, str], Row]) -> str:
@@ -117,6 +137,42 @@ def main(results: Results, models: list[str], found: dict[tuple[str, str], Row])
     head = ["Model", *(title for _, title, _, _ in MAIN)]
     head += ["Shift by the plan, Gy", "Shift painted, Gy"]
     return table(head, body, (0,), emphasised)
+
+
+def organ_titles(measures: Iterable[str]) -> dict[str, tuple[str, float]]:
+    """Return title and scale of the measures that are of organs at risk, by organ."""
+    kinds = {"_mean_gy": "Mean dose of the {}, Gy", "_d003cc_gy": "Near-maximum dose (D0.03cc) of the {}, Gy"}
+    return {
+        measure: (title.format(measure.removeprefix(ORGAN).removesuffix(kind)), 1.0)
+        for measure in sorted({name for name in measures if name.startswith(ORGAN)})
+        for kind, title in kinds.items()
+        if measure.endswith(kind)
+    }
+
+
+def organs(results: Results, models: list[str], found: dict[tuple[str, str], Row]) -> str:
+    """Return the doses of the organs at risk by model, with the shift against the standard plan; empty without any."""
+    body = []
+    for measure, (title, _) in organ_titles(measure for _, measure in found).items():
+        for name in models:
+            if row := found.get((name, measure)):
+                limits = interval(row.get("ci_low"), row.get("ci_high"), 1.0)
+                shifted = interval(row.get("shift_low"), row.get("shift_high"), 1.0, sign=True)
+                shift = with_interval(number(row.get("shift"), 1, sign=True), shifted)
+                mean = with_interval(number(row.get("mean"), 1), limits)
+                body.append(
+                    [
+                        title,
+                        model_cell(results, name),
+                        int(row["n"]),
+                        mean,
+                        "reference" if name == REFERENCE else shift,
+                    ]
+                )
+    if not body:
+        return ""
+    head = ["Organ at risk", "Model", "Patients", "Mean over the patients", "Shift against standard, Gy"]
+    return table(head, body, (0, 1), sortable=True)
 
 
 def every(results: Results, models: list[str], found: dict[tuple[str, str], Row]) -> str:

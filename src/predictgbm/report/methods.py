@@ -8,6 +8,7 @@ from statistics import median
 
 import jinja2
 
+from predictgbm.report.dose import prescription
 from predictgbm.report.formatting import Html, interval, number, p_value, percent, readable
 from predictgbm.report.results import REFERENCE, Results, is_true
 
@@ -281,6 +282,8 @@ def methods_text(results: Results) -> Html:
             ranked=bool(results.tables["rankings"]),
             compared=bool(results.tables["pairwise"]),
             dosed=bool(results.tables["dose"]),
+            prescribed=prescription(results),
+            n_given=len(results.tables["given_dose"]),
             calibrated=bool(results.tables["calibration"]),
             ranking_draws=f"{(results.statistics.get('ranking') or {}).get('draws') or 0:,}",
             result=result,

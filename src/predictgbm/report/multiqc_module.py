@@ -22,6 +22,7 @@ from predictgbm.report import (
     dose,
     figures,
     gallery,
+    given_dose,
     guidelines,
     methods,
     networks,
@@ -109,6 +110,7 @@ class MultiqcModule(BaseMultiqcModule):
         self.section("Within the barriers of guidelines", "guidelines", guidelines.section(results))
         self.section("Ranking", "ranking", ranking.section(results))
         self.section("Dose", "dose", dose.section(results))
+        self.section("Dose that was given", "given_dose", given_dose.section(results))
         self.section("Calibration of probabilities", "calibration", reliability.section(results))
         self.section("Where recurrence was far away", "distance", distance(results))
         self.section("Where it came back", "recurrence", recurrence.section(results))

@@ -17,6 +17,7 @@ from predictgbm.statistics.causes import cause_rows, frequency_rows
 from predictgbm.statistics.conformal import guarantee_rows
 from predictgbm.statistics.curves import curve_rows, volume_rows
 from predictgbm.statistics.dose import dose_tables
+from predictgbm.statistics.given_dose import given_dose_tables
 from predictgbm.statistics.guidelines import guideline_comparisons, guideline_rows
 from predictgbm.statistics.paired import (
     MINIMUM_PATIENTS,
@@ -344,6 +345,7 @@ def make_tables(
     cohort: Mapping[str, Any],
     failures: Sequence[Mapping[str, Any]],
     quality: Iterable[Mapping[str, Any]] = (),
+    given: Sequence[Mapping[str, Any]] = (),
     *,
     simulated: bool = False,
     reference: str = "soc",
@@ -371,6 +373,9 @@ def make_tables(
         Rows of table ``failures``.
     quality
         Records of :func:`predictgbm.quality.write_quality`.
+    given
+        One per patient whose dose is known, of :func:`predictgbm.dose.evaluate_given_dose` and with ``organs`` of
+        :func:`predictgbm.dose.organ_measures`.
     simulated
         Whether the patients are.
     reference, draws, ranking_draws, seed, **declared
@@ -446,6 +451,7 @@ def make_tables(
     )
     members = _cohorts(tables["metrics"])
     tables |= dose_tables(records, members, reference, draws, seed)
+    tables |= given_dose_tables(given, records, tables["lesions"], members, reference, draws, seed)
     tables |= calibration_tables(records, members, seed)
     changed = settings_rows(tables["metrics"], tables["settings"], tables["guidelines"], reference)
     tables |= {name: build(name, rows) for name, rows in changed.items()}

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from predictgbm.dose import DVH_GY
+from predictgbm.exam import ORGAN
 from predictgbm.statistics.bootstrap import bca_interval, cohort_strata, resample_counts
 from predictgbm.statistics.paired import MINIMUM_PATIENTS, count_zeros_and_ties, hodges_lehmann, signed_rank_p
 from predictgbm.tables import build
@@ -24,7 +25,7 @@ HISTOGRAM_DRAWS = 1000
 def dose_tables(
     records: Sequence[Record], cohort: pd.Series, reference: str, draws: int, seed: int
 ) -> dict[str, pd.DataFrame]:
-    """Make the tables ``dose``, ``dose_summary`` and ``dvh``.
+    """Make the tables ``dose``, ``organ_dose``, ``dose_summary`` and ``dvh``.
 
     Parameters
     ----------
@@ -35,25 +36,45 @@ def dose_tables(
     reference, draws, seed
         As for :func:`predictgbm.statistics.benchmark.analyse`.
     """
+    dosed = [record for record in records if record.get("dose")]
     doses = build(
         "dose",
-        (
-            {"patient": record["patient"], "model": record["model"], **record["dose"]["measures"]}
-            for record in records
-            if record.get("dose")
+        (_identity(record) | record["dose"]["measures"] for record in dosed),
+    )
+    compared = doses.merge(
+        pd.DataFrame(
+            [_identity(record) | organ_columns(record["dose"].get("organs") or []) for record in dosed],
+            columns=None if dosed else ["patient", "model"],
         ),
+        on=["patient", "model"],
     )
     return {
         "dose": doses,
-        "dose_summary": build("dose_summary", _summarise(doses, cohort, reference, draws, seed)),
-        "dvh": build("dvh", _histograms(records, cohort, seed)),
+        "organ_dose": build(
+            "organ_dose",
+            (_identity(record) | organ for record in dosed for organ in record["dose"].get("organs") or []),
+        ),
+        "dose_summary": build("dose_summary", summarise(compared, cohort, reference, draws, seed)),
+        "dvh": build("dvh", mean_histograms(records, cohort, seed)),
     }
 
 
-def _summarise(
+def organ_columns(organs: Sequence[Record]) -> dict[str, Any]:
+    """Return the doses of organs at risk as measures with names of their own, as the summaries call them."""
+    return {f"{ORGAN}{row['organ']}_{name}": row[name] for row in organs for name in ("mean_gy", "d003cc_gy")}
+
+
+def _identity(record: Record) -> dict[str, Any]:
+    return {"patient": record["patient"], "model": record["model"]}
+
+
+def summarise(
     doses: pd.DataFrame, cohort: pd.Series, reference: str, draws: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Return mean of each measure by model, and its shift against the reference."""
+    """Return mean of each measure by model, and its shift against the reference.
+
+    ``doses`` has ``patient``, ``model`` and a column per measure; ``cohort`` is the data set by patient.
+    """
     rows = []
     for measure in [name for name in doses.columns if name not in ("patient", "model")]:
         wide = doses.pivot(index="patient", columns="model", values=measure).astype("float64")
@@ -86,7 +107,7 @@ def _against(differences: NDArray[np.float64]) -> dict[str, Any]:
     return row
 
 
-def _histograms(records: Sequence[Record], cohort: pd.Series, seed: int) -> list[dict[str, Any]]:
+def mean_histograms(records: Sequence[Record], cohort: pd.Series, seed: int) -> list[dict[str, Any]]:
     """Return the mean histogram over the patients by model and structure."""
     found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(dict)
     for record in records:

@@ -18,6 +18,7 @@ workflow EVALUATE {
     ch_map // [meta with model, map]
     ch_plan // [meta with model, plan]
     ch_guideline // [meta, masks of guidelines], where there are any
+    ch_given // JSON records of the doses that were given
     ch_failure // JSON records of the stages before
     ch_quality // JSON records of the quality of each step
     ch_options // value: options
@@ -53,6 +54,7 @@ workflow EVALUATE {
         ch_selection,
         ch_failure.mix(ch_failed.map { _meta, json -> json }, ch_lost).toSortedList { a, b -> a.name <=> b.name },
         ch_quality.toSortedList { a, b -> a.name <=> b.name },
+        ch_given.toSortedList { a, b -> a.name <=> b.name },
         ch_options.map { options -> options.simulated },
     )
     tables = STATISTICS_COMPUTE.out.tables

@@ -60,6 +60,7 @@ workflow PREPARE_COHORT {
     source = PREPARE_EXAM.out.source
     transform = PREPARE_EXAM.out.transform
     score = VALIDATE_COHORT.out.score
+    dose = VALIDATE_COHORT.out.dose
     selection = FOLLOWUP_SELECT.out.selection
     recurrence = REGISTER_FOLLOWUP.out.segmentation
         .map { meta, segmentation -> tuple(meta.patient, meta.session, segmentation) }
@@ -85,6 +86,7 @@ workflow PREPARE_COHORT {
     source // [meta, images by column] of raw exams, on their own grids
     transform // [meta, transforms from native to atlas space] of raw exams
     score // [meta with model, score map] of the samplesheet
+    dose // [meta, dose that was given, prescribed dose in Gy] of the samplesheet
     selection // JSON: each patient's follow-up that counts, or why there is none
     recurrence // [patient, [session:, days:], labels on the exam's grid]
     other // [patient, [axis:setting, ...], [labels on the exam's grid, ...]]: the recurrence as other choices give it

@@ -5,6 +5,7 @@
 
 include { COHORT_VALIDATE } from '../../../modules/local/cohort/validate/main.nf'
 include { EXAM_VALIDATE   } from '../../../modules/local/exam/validate/main.nf'
+include { filesByColumn   } from '../initialise/main.nf'
 include { outOfBatches    } from '../initialise/main.nf'
 include { readDocument    } from '../initialise/main.nf'
 include { restage         } from '../initialise/main.nf'
@@ -141,8 +142,9 @@ workflow VALIDATE_COHORT {
         .combine(ch_refused.map { refused -> [refused] })
         .filter { meta, _row, _files, _reference, refused -> !refused.containsKey(meta.patient) }
         .branch { meta, row, files, _reference, _refused ->
+            // A dose has a grid of its own and takes no part in the preparation of the exam.
             preoperative: meta.role == 'preop'
-            return tuple(meta, row, files)
+            return tuple(meta, row + [files: row.files.findAll { column, _staged -> column != 'dose' }], files)
             followup: true
             return tuple(meta, row, files)
         }
@@ -166,6 +168,10 @@ workflow VALIDATE_COHORT {
     score = ch_accepted.preoperative.flatMap { meta, row, files ->
         row.scores.collect { name, staged -> tuple(meta + [model: name], files[(staged.tokenize('/')[1] as int) - 1]) }
     }
+    dose = ch_exam
+        .join(ch_accepted.preoperative.map { meta, _row, _files -> tuple(meta, true) })
+        .filter { _meta, row, _files, _reference, _accepted -> row.files.containsKey('dose') }
+        .map { meta, row, files, _reference, _accepted -> tuple(meta, filesByColumn(row, files).dose, row.prescription_gy ?: params.prescription) }
     failure = ch_failure
     versions = COHORT_VALIDATE.out.versions
 
@@ -175,6 +181,7 @@ workflow VALIDATE_COHORT {
     preoperative // [meta, row, files]
     followup // [meta, row, files]
     score // [meta with model, score map]
+    dose // [meta, dose that was given, prescribed dose in Gy]
     failure // JSON records
     versions
 }

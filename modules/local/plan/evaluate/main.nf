@@ -26,7 +26,7 @@ process PLAN_EVALUATE {
         "--plan ${plan} --recurrence ${recurrence} --brain-mask ${exam}/*_desc-brain_mask.nii.gz" +
             " --score ${map} --tumor-seg ${exam}/*_desc-tumor_dseg.nii.gz --out ${prefix}_metrics.json --failure ${prefix}_failure.json" +
             " --patient ${meta.patient} --session ${meta.session} --cohort '${meta.cohort}' --model ${meta.model}" +
-            " --wm ${exam}/*_label-WM_probseg.nii.gz --gm ${exam}/*_label-GM_probseg.nii.gz --csf ${exam}/*_label-CSF_probseg.nii.gz" +
+            " --wm ${exam}/*_label-WM_probseg.nii.gz --gm ${exam}/*_label-GM_probseg.nii.gz --csf ${exam}/*_label-CSF_probseg.nii.gz --organs ${exam}" +
             " --followup-session ${followup.session} --days ${followup.days} ${output == 'probability' ? '--probability' : ''}" +
             " ${guideline ? "--guidelines ${guideline}" : ''} ${otherwise} ${args}"
     }

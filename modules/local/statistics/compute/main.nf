@@ -7,6 +7,7 @@ process STATISTICS_COMPUTE {
     path selection
     path failures, stageAs: 'failures/?/*'
     path quality, stageAs: 'quality/*'
+    path given, stageAs: 'given/*'
     val simulated
 
     output:
@@ -16,8 +17,8 @@ process STATISTICS_COMPUTE {
     script:
     def args = task.ext.args ?: ''
     """
-    mkdir -p metrics failures quality
-    compute_statistics.py --metrics metrics --cohort ${selection} --failures failures --quality quality --out tables ${simulated ? '--simulated' : ''} ${args}
+    mkdir -p metrics failures quality given
+    compute_statistics.py --metrics metrics --cohort ${selection} --failures failures --quality quality --given-dose given --out tables ${simulated ? '--simulated' : ''} ${args}
     print_versions.py ${task.process} > versions.yml
     """
 
