@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from predictgbm.causes import RULES
+from predictgbm.failures import KINDS
 from predictgbm.options import AXES
 from predictgbm.patterns import PATTERNS
 from predictgbm.quality import STAGES
@@ -917,6 +918,12 @@ TABLES: dict[str, Table] = {
             _session,
             _text("model", "Name of the model; empty if the step belongs to none"),
             _text("stage", "Step that failed"),
+            _text(
+                "kind",
+                "Why: the exam lacks an input that the step needs; its data cannot be used; the step crashed; or it "
+                "was lost (killed, or out of memory or time). Empty for what is not known",
+                values=tuple(KINDS),
+            ),
             _text("reason", "What happened and what to do about it"),
         ),
     ),

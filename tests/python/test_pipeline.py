@@ -617,7 +617,8 @@ cp 00000-flair.nii.gz /mlcube_io1/00000.nii.gz
     failures = rows(tables / "failures.csv")
     assert {row["model"] for row in failures} == {"flairmodel"}
     assert len(failures) == PATIENTS - 1
-    assert all("this model needs ADC" in row["reason"] for row in failures)
+    assert {row["kind"] for row in failures} == {"missing_input"}
+    assert all("the exam has no adc" in row["reason"] for row in failures)
     plan = next((tmp_path / "results").glob("sub-*/ses-pre/*_model-flairmodel_desc-isovol_mask.nii.gz"))
     soc = plan.with_name(plan.name.replace("flairmodel", "soc"))
     inside = read_image(plan, np.uint8).data > 0

@@ -192,9 +192,10 @@ def write_run(
         "session": "pre",
         "model": "loti",
         "stage": "model",
+        "kind": "missing_input",
         "reason": "map is <constant>",
     }
-    write_csv(tables / "failures.csv", [failed] if n < 100 else [], "patient session model stage reason")
+    write_csv(tables / "failures.csv", [failed] if n < 100 else [], "patient session model stage kind reason")
     steps = {"in the samplesheet": n + 2, "with a follow-up": n + 1, "late enough": n}
     flow = [{"step": step, "patients": left} for step, left in steps.items()]
     (tables / "statistics.json").write_text(
@@ -572,6 +573,7 @@ def test_networks_of_simulated_patients_are_told_below_the_title(tmp_path: Path)
 def test_outside_text_stays_text(report: str, page: Page) -> None:
     assert EVIL in page.texts
     assert "map is <constant>" in page.texts
+    assert "Failures by model: LOTI: 1 lacked an input." in page.texts
     assert "x" not in page.values("img", "src")
     assert not re.search(r"<img src=x", report)
 

@@ -73,7 +73,7 @@ COLUMNS = {
     "rank_frequencies": "panel method model rank frequency",
     "cohort": "patient cohort session followup_session days status reason_code reason tumor_core_ml tumor_whole_ml "
     "recurrence_enhancing_ml com_distance_cm tissue",
-    "failures": "patient session model stage reason",
+    "failures": "patient session model stage kind reason",
     "quality": "patient session stage method measure value expected flagged meaning note",
 }
 

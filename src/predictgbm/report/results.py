@@ -65,6 +65,7 @@ TEXT_COLUMNS = frozenset(
         "reason",
         "reason_code",
         "stage",
+        "kind",
         "method",
         "tissue",
         "left_out",

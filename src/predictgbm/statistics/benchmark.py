@@ -122,6 +122,7 @@ def analyse(
     metrics: pd.DataFrame,
     *,
     models: Iterable[str] = (),
+    failed: Mapping[tuple[str, str], str] | None = None,
     reference: str = "soc",
     family_definitions: Sequence[str] = (PRIMARY,),
     family_models: Sequence[str] | None = None,
@@ -141,6 +142,8 @@ def analyse(
         Table ``metrics``, see :data:`predictgbm.tables.TABLES`.
     models
         Models to list even if they have no row in ``metrics``.
+    failed
+        Patient and model -> kind of the failure for which there is no result.
     reference
         The model that all others are compared with.
     family_definitions, family_models
@@ -231,7 +234,7 @@ def analyse(
         remark=lambda cause, dataset, model: remarks.add(cause, dataset, PRIMARY, model),
     )
     correlations = _correlate(metrics, gains, remarks)
-    ranking = _rank(coverage[names], cohort, ranking_draws, seed)
+    ranking = _rank(coverage[names], cohort, ranking_draws, seed, failed)
     return Analysis(
         summary, comparisons, correlations, family, notes + remarks.sentences(), ranking, robustness
     )
@@ -328,9 +331,15 @@ def _correlate(metrics: pd.DataFrame, gains: pd.DataFrame, remarks: _Remarks) ->
     return rows
 
 
-def _rank(coverage: pd.DataFrame, cohort: pd.Series, draws: int, seed: int) -> Ranking:
+def _rank(
+    coverage: pd.DataFrame,
+    cohort: pd.Series,
+    draws: int,
+    seed: int,
+    failed: Mapping[tuple[str, str], str] | None,
+) -> Ranking:
     """Compare and rank all models by the primary endpoint, pooled, in the panels that there are."""
-    panels, notes = find_panels(coverage, MINIMUM_PATIENTS)
+    panels, notes = find_panels(coverage, MINIMUM_PATIENTS, failed)
     ranking = Ranking(notes=notes)
     for panel in panels:
         part = coverage.loc[panel.patients, panel.models]
@@ -426,6 +435,7 @@ def make_tables(
     analysis = analyse(
         tables["metrics"],
         models=tables["failures"]["model"].dropna().tolist(),
+        failed={(row["patient"], row["model"]): row["kind"] for row in failures if row.get("kind")},
         reference=reference,
         draws=draws,
         ranking_draws=ranking_draws,

@@ -257,6 +257,7 @@ def lostTasks(ch_expected, ch_obtained, String stage) {
                 session: meta.session,
                 model: meta.model,
                 stage: meta.algorithm ? "${stage} (${meta.algorithm})".toString() : stage,
+                kind: 'lost',
                 reason: 'the task was killed or ran out of memory or time; its exit status is in pipeline_info, its log in the work folder',
             ]
             ["${meta.id}_${meta.model ?: meta.algorithm ?: stage}_failure.json".toString(), groovy.json.JsonOutput.toJson(record)]
