@@ -9,14 +9,14 @@ engine=$1 image=$2 exam=$3 out=$4 failure=$5 patient=$6 session=$7 model=$8 devi
 
 # KIND of predictgbm.failures.KINDS, and the reason.
 fail() {
-    python3 - "$failure" "$patient" "$session" "$model" "$1" "$2" <<'PY' 2>/dev/null || printf '{"patient":"%s","session":"%s","model":"%s","stage":"predict","kind":"%s","reason":"the container failed, see the log of its task"}\n' "$patient" "$session" "$model" "$1" > "$failure"
+    python3 - "$failure" "$patient" "$session" "$model" "$1" "$2" <<'PY' 2>/dev/null || printf '{"patient":"%s","session":"%s","model":"%s","stage":"predict","kind":"%s","analysis":"main","reason":"the container failed, see the log of its task"}\n' "$patient" "$session" "$model" "$1" > "$failure"
 import json
 import sys
 
 path, *values = sys.argv[1:]
 names = ("patient", "session", "model", "kind", "reason")
 with open(path, "w", encoding="utf-8") as handle:
-    json.dump(dict(zip(names, values), stage="predict"), handle)
+    json.dump(dict(zip(names, values), stage="predict", analysis="main"), handle)
 PY
     exit 0
 }

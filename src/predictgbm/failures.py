@@ -17,6 +17,9 @@ KINDS: dict[str, str] = {
     "lost": "killed, or out of memory or time",
 }
 
+#: What lacks the result: the main analysis, or another choice in the evaluation, which is told but fails no run.
+ANALYSES = ("main", "secondary")
+
 #: Exit status of what the kernel or the scheduler has killed, mostly for its memory.
 KILLED = 137
 
@@ -32,7 +35,7 @@ def is_message(error: Exception) -> bool:
 
 
 def add_failure_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--failure``, ``--patient`` and ``--session`` to a command."""
+    """Add ``--failure``, ``--patient``, ``--session`` and ``--secondary`` to a command."""
     group = parser.add_argument_group(
         "failure", "how the pipeline is told that this patient could not be done"
     )
@@ -44,6 +47,11 @@ def add_failure_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--patient", default="", help="patient, for --failure")
     group.add_argument("--session", default="", help="session, for --failure")
+    group.add_argument(
+        "--secondary",
+        action="store_true",
+        help="the result is for another choice in the evaluation: its failure is told, and fails no run",
+    )
 
 
 def run_reporting(work: Callable[[], None], arguments: argparse.Namespace, *, model: str, stage: str) -> int:
@@ -69,6 +77,7 @@ def run_reporting(work: Callable[[], None], arguments: argparse.Namespace, *, mo
             "model": model,
             "stage": stage,
             "kind": kind_of(error),
+            "analysis": "secondary" if arguments.secondary else "main",
             "reason": reason,
         }
         arguments.failure.parent.mkdir(parents=True, exist_ok=True)

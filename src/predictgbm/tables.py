@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from predictgbm.causes import RULES
-from predictgbm.failures import KINDS
+from predictgbm.failures import ANALYSES, KINDS
 from predictgbm.options import AXES
 from predictgbm.patterns import PATTERNS
 from predictgbm.quality import STAGES
@@ -923,6 +923,13 @@ TABLES: dict[str, Table] = {
                 "Why: the exam lacks an input that the step needs; its data cannot be used; the step crashed; or it "
                 "was lost (killed, or out of memory or time). Empty for what is not known",
                 values=tuple(KINDS),
+            ),
+            _text(
+                "analysis",
+                "What lacks the result: the main analysis, or a secondary one (another choice in the evaluation), "
+                "which does not fail a run",
+                required=True,
+                values=ANALYSES,
             ),
             _text("reason", "What happened and what to do about it"),
         ),

@@ -193,9 +193,14 @@ def write_run(
         "model": "loti",
         "stage": "model",
         "kind": "missing_input",
+        "analysis": "main",
         "reason": "map is <constant>",
     }
-    write_csv(tables / "failures.csv", [failed] if n < 100 else [], "patient session model stage kind reason")
+    write_csv(
+        tables / "failures.csv",
+        [failed] if n < 100 else [],
+        "patient session model stage kind analysis reason",
+    )
     steps = {"in the samplesheet": n + 2, "with a follow-up": n + 1, "late enough": n}
     flow = [{"step": step, "patients": left} for step, left in steps.items()]
     (tables / "statistics.json").write_text(

@@ -224,7 +224,8 @@ def test_fault_of_a_model_is_an_error_or_a_record(call, exam, tmp_path, user_mod
     assert status == 0
     record = json.loads(failure.read_text())
     assert said in record.pop("reason")
-    assert record == {"patient": "P 1", "session": "S1", "model": "mine", "stage": "predict", "kind": kind}
+    identity = {"patient": "P 1", "session": "S1", "model": "mine", "stage": "predict"}
+    assert record == identity | {"kind": kind, "analysis": "main"}
     assert not out.exists()
 
 
@@ -255,7 +256,8 @@ def test_failure_of_a_container_is_told_by_its_kind(exam, tmp_path, model, input
     )
     record = json.loads((work / "f.json").read_text())
     assert said in record.pop("reason")
-    assert record == {"patient": "P 1", "session": "pre", "model": "mine", "stage": "predict", "kind": kind}
+    identity = {"patient": "P 1", "session": "pre", "model": "mine", "stage": "predict"}
+    assert record == identity | {"kind": kind, "analysis": "main"}
     assert not (kind == "missing_input" and list(work.rglob("started")))
 
 

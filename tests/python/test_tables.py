@@ -73,7 +73,7 @@ COLUMNS = {
     "rank_frequencies": "panel method model rank frequency",
     "cohort": "patient cohort session followup_session days status reason_code reason tumor_core_ml tumor_whole_ml "
     "recurrence_enhancing_ml com_distance_cm tissue",
-    "failures": "patient session model stage kind reason",
+    "failures": "patient session model stage kind analysis reason",
     "quality": "patient session stage method measure value expected flagged meaning note",
 }
 
@@ -168,7 +168,13 @@ class TestDefinitions:
             assert (quantities.loc[quantities["column"].str.endswith(suffix), "unit"] == unit).all()
 
     def test_types_order_and_missing_values(self):
-        table = build("failures", [{"reason": "b", "patient": "2"}, {"patient": "1", "model": "", "more": 1}])
+        table = build(
+            "failures",
+            [
+                {"reason": "b", "patient": "2", "analysis": "main"},
+                {"patient": "1", "model": "", "analysis": "main", "more": 1},
+            ],
+        )
         assert list(table["patient"]) == ["1", "2"]
         assert table["model"].isna().all()
         assert [str(t) for t in build("curves", []).dtypes] == ["string", "string", "Float64", "Float64"]
@@ -327,6 +333,13 @@ class TestContent:
             row_of(tables["comparisons"], model="loti", dataset="pooled", definition="enhancing")["n"] == 16
         )
         assert len(tables["failures"]) == 4
+
+    def test_failures_are_counted_by_analysis(self):
+        one = {"patient": "P00", "stage": "register follow-up (rigid)", "reason": "r"}
+        failures = [one | {"analysis": "secondary"}, one | {"stage": "predict"}, one | {"stage": "plan"}] * 2
+        tables, facts = tables_of(benchmark(6), failures=failures)
+        assert facts["failures"] == {"main": 2, "secondary": 1}
+        assert list(tables["failures"]["analysis"]) == ["main", "main", "secondary"]
 
     def test_a_model_that_always_failed_is_listed(self):
         failures = [{"patient": "P00", "model": "broken", "stage": "predict", "reason": "no"}] * 2

@@ -66,6 +66,7 @@ TEXT_COLUMNS = frozenset(
         "reason_code",
         "stage",
         "kind",
+        "analysis",
         "method",
         "tissue",
         "left_out",

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from predictgbm.failures import ANALYSES
 from predictgbm.labels import RECURRENCE
 from predictgbm.quality import quality_rows
 from predictgbm.statistics.bootstrap import bca_interval, cohort_strata
@@ -390,7 +391,8 @@ def make_tables(
     tables : dict of DataFrame
         Those of :data:`predictgbm.tables.TABLES`, and ``data_dictionary``.
     facts : dict
-        JSON values: seed, n_bootstrap, reference, models, datasets, primary, family, flow, simulated, notes;
+        JSON values: seed, n_bootstrap, reference, models, datasets, primary, family, failures (their number by
+        analysis), flow, simulated, notes;
         ranking: draws, notes, and for each panel its patients, models, Friedman test, models that no test
         tells apart (cliques), and Kendall's tau.
 
@@ -422,6 +424,8 @@ def make_tables(
         setting_rows += [identity | setting for setting in record.get("settings") or []]
         curve_rows += [identity | {"fraction": x, "coverage_enhancing": y} for x, y in points]
 
+    # Records of earlier versions do not say to what analysis they belong: there was one.
+    failures = [{"analysis": "main"} | {k: v for k, v in row.items() if v is not None} for row in failures]
     unique_failures = {tuple(row.get(name) for name in TABLES["failures"].names): row for row in failures}
     tables = {
         "metrics": build("metrics", metric_rows),
@@ -435,7 +439,11 @@ def make_tables(
     analysis = analyse(
         tables["metrics"],
         models=tables["failures"]["model"].dropna().tolist(),
-        failed={(row["patient"], row["model"]): row["kind"] for row in failures if row.get("kind")},
+        failed={
+            (str(row["patient"]), str(row["model"])): str(row["kind"])
+            for row in unique_failures.values()
+            if row.get("model") and row.get("kind") and row["analysis"] == "main"
+        },
         reference=reference,
         draws=draws,
         ranking_draws=ranking_draws,
@@ -468,6 +476,7 @@ def make_tables(
         "datasets": sorted(set(tables["summary"]["dataset"])),
         "primary": PRIMARY,
         "family": analysis.family,
+        "failures": {name: int((tables["failures"]["analysis"] == name).sum()) for name in ANALYSES},
         "flow": cohort.get("flow") or _flow(tables["cohort"]),
         "simulated": simulated,
         "notes": analysis.notes,

@@ -135,7 +135,7 @@ workflow VALIDATE_COHORT {
 
     ch_failure = ch_refused.flatMap { refused -> refused.entrySet().toList() }.collectFile { entry ->
         def reason = entry.value.collect { fault -> "line ${fault.line}: ${fault.column}: ${fault.what}" }.join(' | ')
-        ["sub-${entry.key}_input_failure.json".toString(), groovy.json.JsonOutput.toJson([patient: entry.key, session: null, model: null, stage: 'input', kind: 'refused', reason: reason])]
+        ["sub-${entry.key}_input_failure.json".toString(), groovy.json.JsonOutput.toJson([patient: entry.key, session: null, model: null, stage: 'input', kind: 'refused', analysis: 'main', reason: reason])]
     }
     cohort = COHORT_VALIDATE.out.cohort
     preoperative = ch_accepted.preoperative
