@@ -31,7 +31,7 @@ from predictgbm.statistics.paired import (
 )
 from predictgbm.statistics.panels import Bootstrap, Ranking, find_panels, rank_panel
 from predictgbm.statistics.patterns import coverage_rows, pattern_rows
-from predictgbm.statistics.reliability import calibration_tables
+from predictgbm.statistics.reliability import calibration_remarks, calibration_tables
 from predictgbm.statistics.robustness import step_down_max_t
 from predictgbm.statistics.robustness_tables import robustness_rows
 from predictgbm.statistics.settings import settings_rows
@@ -372,7 +372,7 @@ def make_tables(
         known), ``settings`` (a list of ``{axis, setting, plan_ml, coverage_enhancing}``) and ``curve``
         (``{fraction: [...], coverage_enhancing: [...]}``). A missing ``volume_at_soc_coverage_ml`` is read off
         the curve. Where there are: ``dose`` (of :func:`predictgbm.dose.evaluate_dose`) and ``calibration`` (of
-        :func:`predictgbm.reliability.bin_sums`).
+        :func:`predictgbm.reliability.bin_sums`, or ``calibration_reason`` in its place).
     cohort
         ``patients``: rows of table ``cohort``; ``flow``: the list of ``{step, patients}`` from screening to
         analysis. What a row leaves empty is taken from the patient's metrics, and the status is ``evaluated``
@@ -479,7 +479,7 @@ def make_tables(
         "failures": {name: int((tables["failures"]["analysis"] == name).sum()) for name in ANALYSES},
         "flow": cohort.get("flow") or _flow(tables["cohort"]),
         "simulated": simulated,
-        "notes": analysis.notes,
+        "notes": analysis.notes + calibration_remarks(records),
         "ranking": {
             "draws": ranking_draws,
             "panels": analysis.ranking.panels,
