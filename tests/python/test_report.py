@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ MADE = [
     "causes",
     "cause_frequencies",
 ]
+#: What a shell would read otherwise.
+FREE_TEXT = 'Bob\'s 50 $HOME `id` "two" \\ <b>'
 #: The title an outside model would use to take over the page.
 EVIL = '<img src=x onerror=document.title="taken"> & "mine"'
 
@@ -228,6 +231,7 @@ def write_run(
                 "min_followup_days": 84,
                 "followup_rule": "first",
                 "simulate": n,
+                "multiqc_title": FREE_TEXT,
             }
         )
     )
@@ -581,6 +585,11 @@ def test_outside_text_stays_text(report: str, page: Page) -> None:
     assert "Failures by model: LOTI: 1 lacked an input." in page.texts
     assert "x" not in page.values("img", "src")
     assert not re.search(r"<img src=x", report)
+
+
+def test_the_title_is_free_text(report: str) -> None:
+    title = re.search(r"<title>(.*?)</title>", report, re.DOTALL)
+    assert FREE_TEXT in unescape(title[1])
 
 
 def test_failures_and_exclusions_are_named(page: Page) -> None:

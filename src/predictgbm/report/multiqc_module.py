@@ -98,8 +98,10 @@ class MultiqcModule(BaseMultiqcModule):
             f"assets/js/predictgbm_{name}": str(files("predictgbm.report") / "templates" / name)
             for name in ("report.js", "figures.js")
         }
-        # The page begins with what its data is.
-        config.title = f"{'SIMULATED DATA: ' if results.simulated else ''}{escape(config.title or TITLE)}"
+        # Read from the parameters, as free text on a command line would have to be kept from the shell. The page begins
+        # with what its data is.
+        title = str(results.parameters.get("multiqc_title") or config.title or TITLE)
+        config.title = f"{'SIMULATED DATA: ' if results.simulated else ''}{escape(title)}"
         config.intro_text = introduction(results)
 
         self.section("Coverage of the recurrence", "headline", headline(results))

@@ -128,7 +128,8 @@ def parameterFaults(Map values, String schema) {
 }
 
 // What is wrong with one entry of a model list, by the required and known fields of assets/schema_models.json.
-def modelFaults(entry, Map fields, boolean outside) {
+def modelFaults(entry, Map schema, boolean outside) {
+    def fields = schema.model
     if (!(entry instanceof Map)) {
         return ["'${entry}' is not an entry with fields"]
     }
@@ -138,17 +139,19 @@ def modelFaults(entry, Map fields, boolean outside) {
     // Code of the user's own would be missing on other machines; the package's functions are where the pipeline is.
     def inside = !outside || "${entry.function}".startsWith('predictgbm.')
     def bare = entry.container || (entry.function && inside) ? [] : ["${entry.name}: container: is missing; an outside model comes as one, or is a function of this package (predictgbm.) with other parameters"]
-    // It becomes part of a command.
+    // They become part of a command.
+    def strange = [entry.inputs ?: [], entry.optional_inputs ?: []].flatten() - schema.input['enum']
+    def inputs = strange ? ["${entry.name}: inputs: ${strange.join(', ')} is unknown; known are ${schema.input['enum'].join(', ')}"] : []
     def image = !entry.container || "${entry.container}" ==~ fields.properties.container.pattern ? [] : ["${entry.name}: container: ${fields.properties.container.description}"]
-    return named + missing + unknown + bare + image
+    return named + missing + unknown + bare + inputs + image
 }
 
 // The models of a list file; entries of an outside list name a container, or a function of the package.
 def readModels(String path, boolean outside) {
-    def fields = readDocument("${projectDir}/assets/schema_models.json")['$defs'].model
+    def schema = readDocument("${projectDir}/assets/schema_models.json")['$defs']
     def parsed = readDocument(path)
     def models = parsed instanceof Map && parsed.models instanceof List ? parsed.models : null
-    def faults = models ? models.collectMany { entry -> modelFaults(entry, fields, outside) } : ["expected a list 'models:'"]
+    def faults = models ? models.collectMany { entry -> modelFaults(entry, schema, outside) } : ["expected a list 'models:'"]
     if (faults) {
         error("The model list ${path} has ${faults.size()} fault(s), docs/add_a_model.md shows a good one:\n" + faults.collect { fault -> "  ${fault}" }.join('\n'))
     }
