@@ -735,6 +735,15 @@ def test_methods_text_names_the_atlas_of_the_run(run: Path, space: str, cited: s
     assert "in the space of" not in methods_text(results)
 
 
+def test_methods_text_says_who_publishes_and_how(run: Path) -> None:
+    results = Results(run)
+    assert "Availability" not in methods_text(results)
+    results.parameters["results_authors"] = "Anna de Vries (0000-0002-1825-0097); B. O'Hara"
+    assert "are published by Anna de Vries and B. O&#39;Hara.</p>" in methods_text(results)
+    results.parameters["results_license"] = "CC-BY-4.0"
+    assert "and B. O&#39;Hara under the licence CC-BY-4.0.</p>" in methods_text(results)
+
+
 def test_methods_text_cites_each_work_once_and_in_order(run: Path) -> None:
     html = methods_text(Results(run))
     cited = [int(n) for n in re.findall(r"<sup>(\d+)</sup>", html)]

@@ -8,6 +8,7 @@ from statistics import median
 
 import jinja2
 
+from predictgbm.crate import parse_authors
 from predictgbm.report.formatting import Html, interval, number, p_value, percent, readable
 from predictgbm.report.results import REFERENCE, Results, is_true
 
@@ -285,6 +286,7 @@ def methods_text(results: Results) -> Html:
             ranking_draws=f"{(results.statistics.get('ranking') or {}).get('draws') or 0:,}",
             result=result,
             software=[f"{title} {newest[name]}" for name, title in NAMED_SOFTWARE.items() if name in newest],
+            authors=[name for name, _ in parse_authors(str(results.parameters.get("results_authors") or ""))],
             p=results.parameters,
         )
     )
