@@ -633,8 +633,12 @@ cp 00000-flair.nii.gz /mlcube_io1/00000.nii.gz
 
 def test_parameters_are_refused_with_a_list(tmp_path: Path) -> None:
     output = run(
-        tmp_path, "--simulte", 3, "--margin", "wide", "--followup_rule", "any", "--models", "soc", status=1
+        tmp_path,
+        *("--simulte", 3, "--margin", "wide", "--followup_rule", "any", "--models", "soc"),
+        *("--outdir", "re $HOME"),
+        status=1,
     )
+    assert "--outdir: 're $HOME' has a $ or a backtick" in output
     assert "--simulte: unknown parameter; did you mean --simulate" in output
     assert "--margin: 'wide' is not of type number" in output
     assert "--followup_rule: 'any' is not one of first, last, largest" in output

@@ -65,6 +65,10 @@ def parameterFault(String name, value, Map property) {
     if (property.maximum != null && value > property.maximum) {
         return "--${name}: ${value} is above the largest allowed value ${property.maximum}"
     }
+    // Nextflow keeps blanks and quotes of a path from the shell, but not these.
+    if (property.format in ['file-path', 'directory-path'] && value.toString() =~ /[$`]/) {
+        return "--${name}: '${value}' has a \$ or a backtick, which shells read; rename the folder or file"
+    }
     if (property.exists && !file(value.toString(), glob: false).exists()) {
         return "--${name}: '${value}' does not exist; check the path"
     }

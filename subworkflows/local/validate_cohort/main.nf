@@ -17,6 +17,9 @@ def locate(String name, String patient, sheet, Map bases) {
 // What is wrong with the file of one column; null if nothing is. A DICOM folder stands where a name does not end like NIfTI.
 def pathFault(String column, path) {
     def wanted = column == 'dicom' || (column in ['t1', 't1c', 't2', 'flair', 'adc', 'dti', 'pet'] && !(path.name ==~ /.*\.nii(\.gz)?/))
+    if (path.toString() =~ /[$`]/) {
+        return 'has a $ or a backtick in its path, which shells read'
+    }
     if (!path.exists()) {
         return 'does not exist'
     }
