@@ -687,6 +687,14 @@ TABLES: dict[str, Table] = {
                 "True for a test of the declared family, which is adjusted together; False: exploratory",
                 required=True,
             ),
+            Column(
+                "identical",
+                "boolean",
+                "",
+                "Whether the model's plan is the standard's in every patient, so that there is nothing to test; such a "
+                "model is left out of the family unless it is declared by name",
+                required=True,
+            ),
             _count("n", "patients", "Patients with a coverage of both (complete cases)"),
             _count("n_zero", "patients", "Patients in whom both cover the same"),
             _count(

@@ -320,6 +320,7 @@ def write_statistics(tables: Path, metrics: list[dict[str, Any]], models: list[s
                     "dataset": "pooled",
                     "definition": definition,
                     "in_family": definition == "enhancing",
+                    "identical": False,
                 }
                 | {"n": len(shifts), "n_zero": int((shifts == 0).sum()), "n_tied": 0}
                 | {

@@ -275,6 +275,15 @@ def methods_text(results: Results) -> Html:
             failures=len(results.tables["failures"]),
             definition=DEFINITIONS.get(results.primary, results.primary),
             family=family,
+            identical=[
+                results.styles[name].title
+                for name in dict.fromkeys(
+                    row["model"]
+                    for row in results.tables["comparisons"]
+                    if is_true(row.get("identical")) and not is_true(row.get("in_family"))
+                )
+                if family
+            ],
             bound=next((number(row["bound"], 1, 100) for row in results.tables["equivalence"]), ""),
             draws=f"{results.statistics['n_bootstrap']:,}" if results.statistics.get("n_bootstrap") else "",
             seed=results.statistics.get("seed"),

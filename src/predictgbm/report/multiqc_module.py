@@ -275,6 +275,7 @@ def more_results(results: Results) -> str:
             continue
         tests = comparisons.get(key, {})
         in_family = is_true(tests.get("in_family"))
+        outside = "same plans" if is_true(tests.get("identical")) else "exploratory" if tests else MISSING
         rows.append(
             [
                 model_cell(results, row["model"]),
@@ -288,7 +289,7 @@ def more_results(results: Results) -> str:
                 p_value(tests.get("p_pratt")),
                 p_value(tests.get("p_wilcox")),
                 p_value(tests.get("p_signflip")),
-                p_value(tests.get("p_adjusted")) if in_family else "exploratory" if tests else MISSING,
+                p_value(tests.get("p_adjusted")) if in_family else outside,
                 number(tests.get("rank_biserial"), 2),
             ]
         )

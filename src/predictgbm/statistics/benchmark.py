@@ -47,6 +47,10 @@ POOLED = "pooled"
 IDENTITY = ("session", "cohort", "followup_session", "days")
 
 
+#: Measures of a plan: a model that differs from another in none of them, in no patient, has its plans.
+PLAN_MEASURES = ("coverage_enhancing", "coverage_core", "coverage_all", "dice", "hd95_mm", "plan_ml")
+
+
 @dataclass
 class Analysis:
     """Results of :func:`analyse`: rows of tables, the family of Holm's rule, remarks, ranking, robustness."""
@@ -148,9 +152,12 @@ def analyse(
     reference
         The model that all others are compared with.
     family_definitions, family_models
-        Definitions of recurrence and models (None: all) whose pooled comparisons form the family of Holm's
-        rule, declared before the results are seen. Every other test is exploratory. A declared test that
-        cannot be made still counts in the adjustment.
+        Definitions of recurrence and models whose pooled comparisons form the family of Holm's rule, declared
+        before the results are seen. Every other test is exploratory. A declared test that cannot be made still
+        counts in the adjustment. None: all models but those whose plans are the reference's in every patient
+        (:func:`find_identical`), of which there is nothing to test. The choice rests on absolute differences
+        alone, given which the tests are exact, so that it leaves the error rate as it is (Tarone 1990, Biometrics
+        46:515-522).
     equivalence_bound
         Largest difference of coverage that is declared not to matter.
     draws, seed
@@ -165,8 +172,10 @@ def analyse(
     """
     names = sorted({*metrics["model"].tolist(), *models})
     candidates = [name for name in names if name != reference]
+    identical = find_identical(metrics, candidates, reference)
+    left_out = identical if family_models is None else []
     if family_models is None:
-        family_models = candidates
+        family_models = [name for name in candidates if name not in identical]
     for definition in family_definitions:
         if definition not in RECURRENCE:
             raise TableError(
@@ -181,6 +190,13 @@ def analyse(
     elif len(metrics) and not candidates:
         notes.append(f"No comparison: '{reference}' is the only model.")
     absent = [model for model in family_models if model not in candidates]
+    if identical:
+        kept = (
+            "left out of the family of tests"
+            if left_out
+            else "in the family of tests only where it is declared"
+        )
+        notes.append(f"Same plan as {reference} in every patient, {kept}: {', '.join(identical)}.")
     if absent:
         notes.append(f"Declared in the family of tests, but without result: {', '.join(absent)}.")
 
@@ -204,6 +220,7 @@ def analyse(
                 in_family = dataset == POOLED and definition in family_definitions and model in family_models
                 comparisons.append(
                     {"model": model, "dataset": dataset, "definition": definition, "in_family": in_family}
+                    | {"identical": model in identical}
                     | row
                 )
                 if in_family:
@@ -239,6 +256,19 @@ def analyse(
     return Analysis(
         summary, comparisons, correlations, family, notes + remarks.sentences(), ranking, robustness
     )
+
+
+def find_identical(metrics: pd.DataFrame, models: Iterable[str], reference: str) -> list[str]:
+    """Return the models whose plan is that of the reference in every patient whom either of them has.
+
+    Exactly: no measure of a plan (:data:`PLAN_MEASURES`) differs at all, and no patient is without one of the two.
+    """
+    measures = metrics.set_index(["model", "patient"])[list(PLAN_MEASURES)].astype("float64").sort_index()
+    scored = measures["coverage_enhancing"].dropna().index.get_level_values("model")
+    known = [name for name in models if name in scored]
+    if reference not in scored:
+        return []
+    return [name for name in known if measures.loc[name].equals(measures.loc[reference])]
 
 
 def _cohorts(metrics: pd.DataFrame) -> pd.Series:
