@@ -36,9 +36,9 @@ workflow PREDICTGBM {
         .map { entry -> tuple(entry.name, hasWeights(params, entry) ? file("${params.weights}/${entry.name}", type: 'dir') : []) }
         .mix(ch_model.map { folder -> tuple(folder.name, folder) })
 
-    PREDICT(PREPARE_COHORT.out.exam, PREPARE_COHORT.out.score, ch_weights, ch_options)
+    PREDICT(PREPARE_COHORT.out.exam, PREPARE_COHORT.out.score, ch_weights, ch_options, PREPARE_COHORT.out.batch)
 
-    PLAN(PREPARE_COHORT.out.exam, PREDICT.out.map, ch_atlas)
+    PLAN(PREPARE_COHORT.out.exam, PREDICT.out.map, ch_atlas, PREPARE_COHORT.out.batch)
 
     ch_failure = ch_failure.mix(PREDICT.out.failure, PLAN.out.failure)
     ch_versions = ch_versions.mix(PREDICT.out.versions, PLAN.out.versions)
@@ -59,6 +59,7 @@ workflow PREDICTGBM {
         ch_failure,
         PREPARE_COHORT.out.quality,
         ch_options,
+        PREPARE_COHORT.out.batch,
     )
     tables = EVALUATE.out.tables
 
@@ -76,6 +77,7 @@ workflow PREDICTGBM {
         ch_weights.filter { _model, folder -> folder }.map { _model, folder -> folder },
         ch_options,
         ch_versions.mix(EVALUATE.out.versions),
+        PREPARE_COHORT.out.batch,
     )
     report = REPORT.out.report
     model = ch_model

@@ -6,12 +6,17 @@ import base64
 import csv
 import io
 import json
+import queue
 import re
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html import unescape
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -610,34 +615,71 @@ def test_prediction_alone_gives_no_empty_plots(tmp_path: Path) -> None:
     assert "Wilcoxon" not in " ".join(page.texts)
 
 
-SAVED = r'<output class="saved">(\w+)\.png (\d+) (\d+)</output>'
+@contextmanager
+def served(page: str) -> Iterator[tuple[str, queue.Queue[tuple[str, str]]]]:
+    """Serve a page on this machine, and give its address and what it sends back: path and text of each message."""
+    sent: queue.Queue[tuple[str, str]] = queue.Queue()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(page.encode())
+
+        def do_POST(self) -> None:
+            sent.put((self.path, self.rfile.read(int(self.headers["Content-Length"])).decode()))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/", sent
+        server.shutdown()
 
 
 def test_browser_draws_the_curve_and_runs_nothing_foreign(report: str, tmp_path: Path) -> None:
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not browser:
         pytest.skip("no chromium or chrome on PATH to open the report with")
-    opened = "document.querySelectorAll('details').forEach(part => part.open = true)"
-    # What a link would save is drawn into the page instead, with the size of the figure it is made from.
-    save = """
-      HTMLAnchorElement.prototype.click = function () {
-        const name = this.download, found = document.createElement("output");
-        fetch(this.href).then(file => file.blob()).then(file => createImageBitmap(file)).then(image => {
-          found.className = "saved";
-          found.textContent = [name, image.width, image.height].join(" ");
-          document.body.append(found);
-        });
-      };
-      document.querySelectorAll(".gbm-save[data-kind=png]").forEach(link => link.dispatchEvent(new Event("click")));
+    # What a link would save is sent here instead, with the size of its figure; at last the page as drawn.
+    script = """
+      window.addEventListener("load", async () => {
+        document.querySelectorAll("details").forEach(part => part.open = true);
+        const send = (kind, text) => fetch("/" + kind, { method: "POST", body: text });
+        let waiting = 0;
+        const finish = () => { if (--waiting === 0) send("page", document.documentElement.outerHTML); };
+        HTMLAnchorElement.prototype.click = function () {
+          const name = this.download;
+          fetch(this.href).then(file => file.blob()).then(file => createImageBitmap(file))
+            .then(image => send("saved", [name, image.width, image.height].join(" "))).then(finish);
+        };
+        const links = document.querySelectorAll(".gbm-save[data-kind=png]");
+        waiting = links.length;
+        links.forEach(link => link.dispatchEvent(new Event("click")));
+      });
     """
-    script = f'<script>window.addEventListener("load", () => {{ {opened}; {save} }});</script>'
     page, _, end = report.rpartition("</body>")
-    (tmp_path / "report.html").write_text(f"{page}{script}</body>{end}", encoding="utf-8")
-    quiet = "--no-first-run --disable-background-networking --disable-component-update --disable-sync"
-    options = ["--headless", "--no-sandbox", "--disable-gpu", *quiet.split(), "--virtual-time-budget=20000"]
-    address = (tmp_path / "report.html").as_uri()
-    command = [browser, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", address]
-    dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    text = f"{page}<script>{script}</script></body>{end}"
+    quiet = "--no-first-run --disable-background-networking --disable-component-update --disable-sync --disable-quic"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", *quiet.split(), "--remote-debugging-port=0"]
+    with served(text) as (address, sent):
+        opened = subprocess.Popen(
+            [browser, *options, f"--user-data-dir={tmp_path / 'profile'}", address],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            received = [sent.get(timeout=120)]
+            while received[-1][0] != "/page":
+                received.append(sent.get(timeout=120))
+        finally:
+            opened.terminate()
+            opened.wait(30)
+    dom = received[-1][1]
     assert len(re.findall(r'class="legendtext"', dom)) == len(GAIN)
     assert "<title>taken" not in dom
     # Six pictures of the gallery, and those that the worst patients of each model borrow.
@@ -649,14 +691,8 @@ def test_browser_draws_the_curve_and_runs_nothing_foreign(report: str, tmp_path:
         r'<figure class="gbm-frame"><svg[^>]* viewBox="0 0 (\d+) (\d+)".*?data-name="(\w+)"', report
     )
     assert len(drawn) == 8
-    expected = {(name, str(3 * int(w)), str(3 * int(h))) for w, h, name in drawn}
-    saved = set(re.findall(SAVED, dom))
-    for _ in range(4):
-        # The browser's own clock may run out before it has drawn the last figures of a busy machine.
-        if saved >= expected:
-            break
-        saved |= set(re.findall(SAVED, subprocess.run(command, capture_output=True, text=True).stdout))
-    assert saved == expected
+    expected = {f"{name}.png {3 * int(w)} {3 * int(h)}" for w, h, name in drawn}
+    assert {text for kind, text in received if kind == "/saved"} == expected
 
 
 def test_results_of_the_trial_segmenter_are_told_below_the_title(run: Path) -> None:

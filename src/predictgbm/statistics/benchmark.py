@@ -263,12 +263,13 @@ def find_identical(metrics: pd.DataFrame, models: Iterable[str], reference: str)
 
     Exactly: no measure of a plan (:data:`PLAN_MEASURES`) differs at all, and no patient is without one of the two.
     """
-    measures = metrics.set_index(["model", "patient"])[list(PLAN_MEASURES)].astype("float64").sort_index()
-    scored = measures["coverage_enhancing"].dropna().index.get_level_values("model")
-    known = [name for name in models if name in scored]
-    if reference not in scored:
+    plans = {
+        name: own.set_index("patient")[list(PLAN_MEASURES)].astype("float64").sort_index()
+        for name, own in metrics.groupby("model")
+    }
+    if reference not in plans or plans[reference]["coverage_enhancing"].isna().all():
         return []
-    return [name for name in known if measures.loc[name].equals(measures.loc[reference])]
+    return [name for name in models if name in plans and plans[name].equals(plans[reference])]
 
 
 def _cohorts(metrics: pd.DataFrame) -> pd.Series:

@@ -4,7 +4,10 @@
 
 include { PLAN_EVALUATE      } from '../../../modules/local/plan/evaluate/main.nf'
 include { STATISTICS_COMPUTE } from '../../../modules/local/statistics/compute/main.nf'
+include { flatFiles          } from '../initialise/main.nf'
+include { inBatches          } from '../initialise/main.nf'
 include { lostTasks          } from '../initialise/main.nf'
+include { outOfBatches       } from '../initialise/main.nf'
 
 workflow EVALUATE {
     take:
@@ -18,6 +21,7 @@ workflow EVALUATE {
     ch_failure // JSON records of the stages before
     ch_quality // JSON records of the quality of each step
     ch_options // value: options
+    ch_batch // [patient, number, patients in it]: which patients one task takes
 
     main:
     ch_target = ch_recurrence
@@ -33,18 +37,21 @@ workflow EVALUATE {
         .combine(ch_target, by: 0)
         .combine(ch_options.map { options -> [options.models.collectEntries { entry -> [entry.name, entry.output] }] })
         .map { _patient, meta, map, plan, exam, masks, followup, segmentation, others, outputs -> tuple(meta, exam, map, plan, masks, followup, segmentation, others, outputs[meta.model] ?: '') }
-    PLAN_EVALUATE(ch_run)
+    PLAN_EVALUATE(inBatches(ch_run, ch_batch).map { columns -> flatFiles(columns) })
+
+    ch_metrics = outOfBatches(PLAN_EVALUATE.out.metrics)
+    ch_failed = outOfBatches(PLAN_EVALUATE.out.failure)
 
     ch_lost = lostTasks(
         ch_run.map { meta, _exam, _map, _plan, _masks, _followup, _segmentation, _others, _output -> meta },
-        PLAN_EVALUATE.out.metrics.mix(PLAN_EVALUATE.out.failure).map { meta, _path -> meta },
+        ch_metrics.mix(ch_failed).map { meta, _path -> meta },
         'evaluate',
     )
 
     STATISTICS_COMPUTE(
-        PLAN_EVALUATE.out.metrics.map { _meta, json -> json }.toSortedList { a, b -> a.name <=> b.name },
+        ch_metrics.map { _meta, json -> json }.toSortedList { a, b -> a.name <=> b.name },
         ch_selection,
-        ch_failure.mix(PLAN_EVALUATE.out.failure.map { _meta, json -> json }, ch_lost).toSortedList { a, b -> a.name <=> b.name },
+        ch_failure.mix(ch_failed.map { _meta, json -> json }, ch_lost).toSortedList { a, b -> a.name <=> b.name },
         ch_quality.toSortedList { a, b -> a.name <=> b.name },
         ch_options.map { options -> options.simulated },
     )

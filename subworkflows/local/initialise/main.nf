@@ -272,6 +272,33 @@ def lostTasks(ch_expected, ch_obtained, String stage, String analysis = 'main') 
         }
 }
 
+// What one task takes: rows of one model, of as many patients as --patients_per_task, turned into one list for each column.
+// Patients go together by their place in the samplesheet and stand in one order, so that a rerun finds its tasks in the cache;
+// a task starts when its last row is there, and at the end with what there is.
+def inBatches(ch_row, ch_batch) {
+    return ch_row
+        .map { row -> tuple(row[0].patient, row) }
+        .combine(ch_batch, by: 0)
+        .map { _patient, row, number, size -> tuple(groupKey([number, row[0].model], size), row) }
+        .groupTuple(remainder: true)
+        .map { _key, rows -> rows.toSorted { a, b -> a[0].id <=> b[0].id }.transpose() }
+}
+
+// The columns of such rows with one list of files for all rows where each has a list of its own.
+def flatFiles(List columns) {
+    return columns.collect { column -> column.any { entry -> entry instanceof List } ? column.flatten() : column }
+}
+
+// What such a task has left, each with the meta it belongs to: names begin with patient and session.
+def outOfBatches(ch_batch) {
+    return ch_batch.flatMap { metas, paths ->
+        metas
+            .collect { meta -> tuple(meta, [paths].flatten().findAll { path -> path.name == meta.id || path.name.startsWith("${meta.id}_") }) }
+            .findAll { _meta, own -> own }
+            .collect { meta, own -> tuple(meta, own.size() == 1 ? own[0] : own) }
+    }
+}
+
 // A row as its task sees it and the files that go with it: each column's file under the name it is staged by.
 def stageRow(Map row, Map located) {
     def position = 0
@@ -280,6 +307,33 @@ def stageRow(Map row, Map located) {
         [(column): "input/${position}/${path.name}".toString()]
     }
     return [row + [files: staged], located.values().toList()]
+}
+
+// The columns of rows with files that one task takes, the files numbered through as they are staged. What a row names beside the
+// files of its exam is staged as they are.
+def restage(List metas, List rows, List files) {
+    def offset = 0
+    def restaged = [rows, files].transpose().collect { row, own ->
+        def moved = ['files', 'scores', 'beside'].collectEntries { kind ->
+            [(kind): (row[kind] ?: [:]).collectEntries { column, staged ->
+                def parts = staged.split('/', 3)
+                [(column): "input/${(parts[1] as int) + offset}/${parts[2]}".toString()]
+            }]
+        }
+        offset += own.size()
+        row + moved
+    }
+    return tuple(metas, restaged, files.flatten())
+}
+
+// The shell lines that write each row as JSON, row1.json and so on.
+def writeRows(List rows) {
+    return rows.withIndex(1).collect { row, number -> "cat > row${number}.json <<'END_OF_ROW'\n    ${groovy.json.JsonOutput.toJson(row)}\n    END_OF_ROW" }.join('\n    ')
+}
+
+// Names of files as one word each of a line that bin/run_many.py reads.
+def quoted(files) {
+    return files.collect { name -> "'" + name.replace("'", "'\"'\"'") + "'" }.join(' ')
 }
 
 // The file of each column of a row that stageRow has made, scores not among them.

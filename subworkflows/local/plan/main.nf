@@ -4,36 +4,44 @@
 
 include { PLAN_MAKE      } from '../../../modules/local/plan/make/main.nf'
 include { PLAN_GUIDELINE } from '../../../modules/local/plan/guideline/main.nf'
+include { inBatches      } from '../initialise/main.nf'
 include { lostTasks      } from '../initialise/main.nf'
+include { outOfBatches   } from '../initialise/main.nf'
 
 workflow PLAN {
     take:
     ch_exam // [meta, exam folder]
     ch_map // [meta with model, map]
     ch_atlas // value: atlas folder
+    ch_batch // [patient, number, patients in it]: which patients one task takes
 
     main:
     ch_run = ch_map
         .map { meta, map -> tuple(meta.subMap(meta.keySet() - 'model'), meta, map) }
         .combine(ch_exam, by: 0)
         .map { _exam_meta, meta, map, exam -> tuple(meta, exam, map) }
-    PLAN_MAKE(ch_run)
+    PLAN_MAKE(inBatches(ch_run, ch_batch))
 
     ch_wanted = params.guidelines ? ch_exam : channel.empty()
-    PLAN_GUIDELINE(ch_wanted, ch_atlas)
+    PLAN_GUIDELINE(inBatches(ch_wanted, ch_batch), ch_atlas)
+
+    ch_plan = outOfBatches(PLAN_MAKE.out.plan)
+    ch_guideline = outOfBatches(PLAN_GUIDELINE.out.plans)
+    ch_failed_plan = outOfBatches(PLAN_MAKE.out.failure)
+    ch_failed_guideline = outOfBatches(PLAN_GUIDELINE.out.failure)
 
     ch_lost = lostTasks(
         ch_map.map { meta, _map -> meta },
-        PLAN_MAKE.out.plan.mix(PLAN_MAKE.out.failure).map { meta, _path -> meta },
+        ch_plan.mix(ch_failed_plan).map { meta, _path -> meta },
         'plan',
     ).mix(lostTasks(
         ch_wanted.map { meta, _exam -> meta },
-        PLAN_GUIDELINE.out.plans.mix(PLAN_GUIDELINE.out.failure).map { meta, _path -> meta },
+        ch_guideline.mix(ch_failed_guideline).map { meta, _path -> meta },
         'guidelines',
     ))
-    plan = PLAN_MAKE.out.plan
-    guideline = PLAN_GUIDELINE.out.plans
-    failure = PLAN_MAKE.out.failure.mix(PLAN_GUIDELINE.out.failure).map { _meta, json -> json }.mix(ch_lost)
+    plan = ch_plan
+    guideline = ch_guideline
+    failure = ch_failed_plan.mix(ch_failed_guideline).map { _meta, json -> json }.mix(ch_lost)
     versions = PLAN_MAKE.out.versions.mix(PLAN_GUIDELINE.out.versions)
 
     emit:

@@ -6,7 +6,9 @@
 include { MODEL_PREDICT   } from '../../../modules/local/model/predict/main.nf'
 include { MODEL_CONTAINER } from '../../../modules/local/model/container/main.nf'
 include { MODEL_CHECKMAP  } from '../../../modules/local/model/checkmap/main.nf'
+include { inBatches       } from '../initialise/main.nf'
 include { lostTasks       } from '../initialise/main.nf'
+include { outOfBatches    } from '../initialise/main.nf'
 
 // A parameter of a model that is named as one of the pipeline's takes its value from there, so that --margin is one margin.
 // Weights that an entry names are its own; --weights is a folder of many.
@@ -21,6 +23,7 @@ workflow PREDICT {
     ch_score // [meta with model, score map]
     ch_weights // [model, folder that a training has left, or []], each model once
     ch_options // value: options with the list of models
+    ch_batch // [patient, number, patients in it]: which patients one task takes
 
     main:
     ch_run = ch_exam
@@ -44,10 +47,10 @@ workflow PREDICT {
         .map { meta, map -> tuple(meta.subMap(meta.keySet() - 'model'), meta, map) }
         .combine(ch_exam, by: 0)
         .map { _exam_meta, meta, map, exam -> tuple(meta, exam, map) }
-    MODEL_CHECKMAP(ch_given)
+    MODEL_CHECKMAP(inBatches(ch_given, ch_batch))
 
-    ch_failure = MODEL_PREDICT.out.failure.mix(MODEL_CONTAINER.out.failure, MODEL_CHECKMAP.out.failure)
-    ch_map = MODEL_PREDICT.out.map.mix(MODEL_CHECKMAP.out.map)
+    ch_failure = MODEL_PREDICT.out.failure.mix(MODEL_CONTAINER.out.failure, outOfBatches(MODEL_CHECKMAP.out.failure))
+    ch_map = MODEL_PREDICT.out.map.mix(outOfBatches(MODEL_CHECKMAP.out.map))
     ch_expected = ch_run.own.mix(ch_run.outside).map { meta, _exam, _entry -> meta }.mix(
         ch_score.map { meta, _map -> tuple(meta.subMap(meta.keySet() - 'model'), meta) }.combine(ch_exam, by: 0).map { _exam_meta, meta, _exam -> meta }
     )

@@ -35,9 +35,9 @@ workflow PREPARE_COHORT {
 
     PREPARE_EXAM(VALIDATE_COHORT.out.preoperative.mix(ch_followup.raw), ch_atlas)
 
-    SEGMENT(PREPARE_EXAM.out.exam, ch_atlas, ch_options)
+    SEGMENT(PREPARE_EXAM.out.exam, ch_atlas, ch_options, VALIDATE_COHORT.out.batch)
 
-    REGISTER_FOLLOWUP(ch_followup.registered, SEGMENT.out.followup, SEGMENT.out.exam, PREPARE_EXAM.out.source, PREPARE_EXAM.out.transform)
+    REGISTER_FOLLOWUP(ch_followup.registered, SEGMENT.out.followup, SEGMENT.out.exam, PREPARE_EXAM.out.source, PREPARE_EXAM.out.transform, VALIDATE_COHORT.out.batch)
 
     ch_failure = VALIDATE_COHORT.out.failure.mix(PREPARE_EXAM.out.failure, SEGMENT.out.failure, REGISTER_FOLLOWUP.out.failure)
     FOLLOWUP_SELECT(
@@ -54,6 +54,7 @@ workflow PREPARE_COHORT {
 
     VARY_FOLLOWUP(FOLLOWUP_SELECT.out.selection, REGISTER_FOLLOWUP.out.pair, REGISTER_FOLLOWUP.out.segmentation)
 
+    batch = VALIDATE_COHORT.out.batch
     exam = SEGMENT.out.exam
     row = VALIDATE_COHORT.out.preoperative
     source = PREPARE_EXAM.out.source
@@ -78,6 +79,7 @@ workflow PREPARE_COHORT {
     )
 
     emit:
+    batch // [patient, number, patients in it]: which patients one task takes
     exam // [meta, exam folder] of each pre-operative exam
     row // [meta, row, files] of each pre-operative exam, as the samplesheet gives it
     source // [meta, images by column] of raw exams, on their own grids

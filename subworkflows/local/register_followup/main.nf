@@ -7,7 +7,10 @@ include { FOLLOWUP_IMPORT   } from '../../../modules/local/followup/import/main.
 include { FOLLOWUP_REGISTER } from '../../../modules/local/followup/register/main.nf'
 include { diracWeights      } from '../initialise/main.nf'
 include { filesByColumn     } from '../initialise/main.nf'
+include { inBatches         } from '../initialise/main.nf'
 include { lostTasks         } from '../initialise/main.nf'
+include { outOfBatches      } from '../initialise/main.nf'
+include { restage           } from '../initialise/main.nf'
 include { stageRow          } from '../initialise/main.nf'
 
 workflow REGISTER_FOLLOWUP {
@@ -17,6 +20,7 @@ workflow REGISTER_FOLLOWUP {
     ch_exam // [meta, exam folder]
     ch_source // [meta, images by column]: raw exams on their own grids
     ch_transform // [meta, transforms from native to atlas space] of raw exams
+    ch_batch // [patient, number, patients in it]: which patients one task takes
 
     main:
     ch_target = ch_exam
@@ -31,8 +35,16 @@ workflow REGISTER_FOLLOWUP {
             tuple(meta.patient, meta, staged[0], segmentation)
         }
         .combine(ch_target, by: 0)
-        .map { _patient, meta, row, segmentation, exam, transform -> tuple(meta, row, segmentation, exam, transform) }
-    FOLLOWUP_IMPORT(ch_import)
+        .map { _patient, meta, row, segmentation, exam, transform ->
+            def beside = [exam: "input/2/${exam.name}".toString()] + (transform ? [transform: "input/3/${transform[0].name}".toString()] : [:])
+            tuple(meta, row + [beside: beside], [segmentation, exam] + transform)
+        }
+    // A patient may have any number of follow-ups: the size of a batch is not known.
+    ch_unsized = ch_batch.map { patient, number, _size -> tuple(patient, number, 0) }
+    FOLLOWUP_IMPORT(inBatches(ch_import, ch_unsized).map { metas, rows, files -> restage(metas, rows, files) })
+
+    ch_imported = outOfBatches(FOLLOWUP_IMPORT.out.segmentation)
+    ch_failed = outOfBatches(FOLLOWUP_IMPORT.out.failure)
 
     // Bias-corrected images exist in atlas space alone.
     ch_placed = ch_source
@@ -55,8 +67,8 @@ workflow REGISTER_FOLLOWUP {
     FOLLOWUP_REGISTER(ch_pair, diracWeights())
 
     ch_lost = lostTasks(
-        ch_import.map { meta, _row, _segmentation, _exam, _transform -> meta },
-        FOLLOWUP_IMPORT.out.segmentation.mix(FOLLOWUP_IMPORT.out.failure).map { meta, _path -> meta },
+        ch_import.map { meta, _row, _files -> meta },
+        ch_imported.mix(ch_failed).map { meta, _path -> meta },
         'register follow-up',
     ).mix(
         lostTasks(
@@ -65,11 +77,11 @@ workflow REGISTER_FOLLOWUP {
             'register follow-up',
         )
     )
-    segmentation = FOLLOWUP_IMPORT.out.segmentation.mix(FOLLOWUP_REGISTER.out.segmentation)
-    summary = FOLLOWUP_IMPORT.out.summary.mix(FOLLOWUP_REGISTER.out.summary).map { _meta, json -> json }
+    segmentation = ch_imported.mix(FOLLOWUP_REGISTER.out.segmentation)
+    summary = outOfBatches(FOLLOWUP_IMPORT.out.summary).mix(FOLLOWUP_REGISTER.out.summary).map { _meta, json -> json }
     quality = FOLLOWUP_REGISTER.out.quality.map { _meta, json -> json }
     picture = FOLLOWUP_REGISTER.out.picture.map { _meta, png -> png }
-    failure = FOLLOWUP_IMPORT.out.failure.mix(FOLLOWUP_REGISTER.out.failure).map { _meta, json -> json }.mix(ch_lost)
+    failure = ch_failed.mix(FOLLOWUP_REGISTER.out.failure).map { _meta, json -> json }.mix(ch_lost)
     versions = FOLLOWUP_IMPORT.out.versions.mix(FOLLOWUP_REGISTER.out.versions)
 
     pair = ch_pair

@@ -5,6 +5,8 @@
 include { QC_DRAW        } from '../../../modules/local/qc/draw/main.nf'
 include { VIEWER_BUILD   } from '../../../modules/local/viewer/build/main.nf'
 include { MULTIQC_REPORT } from '../../../modules/local/multiqc/report/main.nf'
+include { flatFiles      } from '../initialise/main.nf'
+include { inBatches      } from '../initialise/main.nf'
 
 workflow REPORT {
     take:
@@ -17,6 +19,7 @@ workflow REPORT {
     ch_network // folders of trained models that took part
     ch_options // value: options
     ch_versions // versions.yml of the tasks
+    ch_batch // [patient, number, patients in it]: which patients one task takes
 
     main:
     ch_patient = ch_map
@@ -29,11 +32,13 @@ workflow REPORT {
         .filter { row -> row[1] != null }
         .map { _patient, meta, exam, maps, plans, segmentation -> tuple(meta, exam, maps, plans, segmentation ?: []) }
 
-    QC_DRAW(ch_patient)
-    VIEWER_BUILD(ch_patient, file("${projectDir}/assets/niivue/niivue.umd.js", checkIfExists: true))
+    ch_run = inBatches(ch_patient, ch_batch).map { columns -> flatFiles(columns) }
+    QC_DRAW(ch_run)
+    VIEWER_BUILD(ch_run, file("${projectDir}/assets/niivue/niivue.umd.js", checkIfExists: true))
 
     ch_pictures = QC_DRAW.out.picture
-        .flatMap { _meta, png, json -> [png, json] }
+        .mix(QC_DRAW.out.caption)
+        .flatten()
         .mix(ch_quality_picture)
         .toSortedList { a, b -> a.name <=> b.name }
     ch_collected = ch_versions

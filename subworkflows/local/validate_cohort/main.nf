@@ -5,7 +5,9 @@
 
 include { COHORT_VALIDATE } from '../../../modules/local/cohort/validate/main.nf'
 include { EXAM_VALIDATE   } from '../../../modules/local/exam/validate/main.nf'
+include { outOfBatches    } from '../initialise/main.nf'
 include { readDocument    } from '../initialise/main.nf'
+include { restage         } from '../initialise/main.nf'
 include { stageRow        } from '../initialise/main.nf'
 
 // A file a sheet names: absolute, a URL, or relative to the sheet (to the patient's own folder in a simulated cohort).
@@ -116,11 +118,23 @@ workflow VALIDATE_COHORT {
         }
     }
 
-    EXAM_VALIDATE(ch_exam)
+    ch_check = ch_exam
+        .toList()
+        .flatMap { exams ->
+            exams.groupBy { meta, _row, _files, _reference -> meta.patient }.values().toList().collate(params.patients_per_task)
+        }
+        .map { patients ->
+            def exams = patients.collectMany { own -> own }.collect { meta, row, files, reference ->
+                def beside = reference ? [reference: "input/${files.size() + 1}/${reference.name}".toString()] : [:]
+                [meta, row + [beside: beside], files + (reference ?: [])]
+            }
+            restage(exams*.get(0), exams*.get(1), exams*.get(2))
+        }
+    EXAM_VALIDATE(ch_check)
 
     // The gate: downstream starts only when every exam was checked.
     ch_refused = ch_cohort
-        .combine(EXAM_VALIDATE.out.faults.map { _meta, json -> json }.toList().map { list -> [list] })
+        .combine(outOfBatches(EXAM_VALIDATE.out.faults).map { _meta, json -> json }.toList().map { list -> [list] })
         .map { sheet, cohort, _located, missing, files ->
             def faults = cohort.faults + missing + files.collectMany { json -> readDocument(json) }
             refusedPatients(sheet, cohort, faults)
@@ -140,7 +154,16 @@ workflow VALIDATE_COHORT {
         def reason = entry.value.collect { fault -> "line ${fault.line}: ${fault.column}: ${fault.what}" }.join(' | ')
         ["sub-${entry.key}_input_failure.json".toString(), groovy.json.JsonOutput.toJson([patient: entry.key, session: null, model: null, stage: 'input', kind: 'refused', analysis: 'main', reason: reason])]
     }
+    ch_batch = ch_cohort
+        .combine(ch_refused.map { refused -> [refused] })
+        .flatMap { _sheet, cohort, _located, _missing, refused ->
+            cohort.rows*.meta*.patient.unique().collate(params.patients_per_task).withIndex().collectMany { patients, number ->
+                def accepted = patients.findAll { patient -> !refused.containsKey(patient) }
+                accepted.collect { patient -> tuple(patient, number, accepted.size()) }
+            }
+        }
     cohort = COHORT_VALIDATE.out.cohort
+    batch = ch_batch
     preoperative = ch_accepted.preoperative
     followup = ch_accepted.followup
     score = ch_accepted.preoperative.flatMap { meta, row, files ->
@@ -151,6 +174,7 @@ workflow VALIDATE_COHORT {
 
     emit:
     cohort // cohort.json
+    batch // [patient, number, patients in it]: which patients one task takes
     preoperative // [meta, row, files]
     followup // [meta, row, files]
     score // [meta with model, score map]

@@ -1,25 +1,32 @@
+include { quoted    } from '../../../../subworkflows/local/initialise/main.nf'
+include { writeRows } from '../../../../subworkflows/local/initialise/main.nf'
+
+// Many exams in one task, as Python starts once for all of them.
 process EXAM_VALIDATE {
-    tag "${meta.id}"
+    tag "${metas[0].id}${metas.size() > 1 ? " and ${metas.size() - 1} more" : ''}"
     label 'process_single'
     label 'family_growth'
 
     input:
-    tuple val(meta), val(row), path(files, stageAs: 'input/?/*'), path(reference, stageAs: 'reference/*')
+    tuple val(metas), val(rows), path(files, stageAs: 'input/?/*')
 
     output:
-    tuple val(meta), path("${meta.id}_faults.json"), emit: faults
+    tuple val(metas), path("*_faults.json"), emit: faults
 
     script:
-    def against = reference ? "--reference ${reference}" : ''
+    def lines = rows.withIndex(1).collect { row, number ->
+        def against = row.beside.reference ? "--reference ${quoted([row.beside.reference])}" : ''
+        "--row row${number}.json --out ${row.meta.id}_faults.json ${against} ${quoted(row.files.values() + row.scores.values())}"
+    }
     """
-    cat > row.json <<'END_OF_ROW'
-    ${groovy.json.JsonOutput.toJson(row)}
-    END_OF_ROW
-    validate_exam.py --row row.json --out ${meta.id}_faults.json ${against} ${files}
+    ${writeRows(rows)}
+    run_many.py validate_exam.py <<'END_OF_LINES'
+    ${lines.join('\n    ')}
+    END_OF_LINES
     """
 
     stub:
     """
-    echo '[]' > ${meta.id}_faults.json
+    for id in ${metas*.id.join(' ')}; do echo '[]' > \${id}_faults.json; done
     """
 }

@@ -1,34 +1,44 @@
+// Many plans in one task, as Python starts once for all of them.
 process PLAN_EVALUATE {
-    tag "${meta.id} ${meta.model}"
+    tag "${metas[0].id} ${metas[0].model}${metas.size() > 1 ? " and ${metas.size() - 1} more" : ''}"
     label 'process_single'
     label 'family_growth'
 
     input:
-    tuple val(meta), path(exam), path(map), path(plan), path(guidelines), val(followup), path(recurrence), path(others, stageAs: 'other/?/*'), val(output)
+    tuple val(metas), path(exams), path(maps), path(plans), path(guidelines), val(followups), path(recurrences), path(others, stageAs: 'other/?/*'), val(outputs)
 
     output:
-    tuple val(meta), path("*_metrics.json"), emit: metrics, optional: true
-    tuple val(meta), path("*_failure.json"), emit: failure, optional: true
+    tuple val(metas), path("*_metrics.json"), emit: metrics, optional: true
+    tuple val(metas), path("*_failure.json"), emit: failure, optional: true
     path "versions.yml", emit: versions
 
     script:
     def args = task.ext.args ?: ''
-    // The recurrence as other choices give it, in the order of their names.
-    def otherwise = [followup.others, [others].flatten()].transpose().collect { choice, path -> "--other-recurrence ${choice}=${path}" }.join(' ')
-    def probability = output == 'probability' ? '--probability' : ''
-    def masks = guidelines ? "--guidelines ${guidelines}" : ''
-    def prefix = "${meta.id}_space-${task.ext.space}_model-${meta.model}"
+    def masks = [guidelines].flatten()
+    def varied = [others].flatten()
+    def lines = [metas, [exams].flatten(), [maps].flatten(), [plans].flatten(), followups, [recurrences].flatten(), outputs].transpose().collect { meta, exam, map, plan, followup, recurrence, output ->
+        // The recurrence as other choices give it, in the order of their names; each patient's after those of the patient before.
+        def own = varied.take(followup.others.size())
+        varied = varied.drop(followup.others.size())
+        def otherwise = [followup.others, own].transpose().collect { choice, path -> "--other-recurrence ${choice}=${path}" }.join(' ')
+        def guideline = masks.findAll { mask -> mask.name.startsWith("${meta.id}_") }.join(' ')
+        def prefix = "${meta.id}_space-${task.ext.space}_model-${meta.model}"
+        "--plan ${plan} --recurrence ${recurrence} --brain-mask ${exam}/*_desc-brain_mask.nii.gz" +
+            " --score ${map} --tumor-seg ${exam}/*_desc-tumor_dseg.nii.gz --out ${prefix}_metrics.json --failure ${prefix}_failure.json" +
+            " --patient ${meta.patient} --session ${meta.session} --cohort '${meta.cohort}' --model ${meta.model}" +
+            " --wm ${exam}/*_label-WM_probseg.nii.gz --gm ${exam}/*_label-GM_probseg.nii.gz --csf ${exam}/*_label-CSF_probseg.nii.gz" +
+            " --followup-session ${followup.session} --days ${followup.days} ${output == 'probability' ? '--probability' : ''}" +
+            " ${guideline ? "--guidelines ${guideline}" : ''} ${otherwise} ${args}"
+    }
     """
-    evaluate_plan.py --plan ${plan} --recurrence ${recurrence} --brain-mask ${exam}/*_desc-brain_mask.nii.gz \\
-        --score ${map} --tumor-seg ${exam}/*_desc-tumor_dseg.nii.gz --out ${prefix}_metrics.json --failure ${prefix}_failure.json \\
-        --patient ${meta.patient} --session ${meta.session} --cohort '${meta.cohort}' --model ${meta.model} \\
-        --wm ${exam}/*_label-WM_probseg.nii.gz --gm ${exam}/*_label-GM_probseg.nii.gz --csf ${exam}/*_label-CSF_probseg.nii.gz \\
-        --followup-session ${followup.session} --days ${followup.days} ${probability} ${masks} ${otherwise} ${args}
+    run_many.py evaluate_plan.py <<'END_OF_LINES'
+    ${lines.join('\n    ')}
+    END_OF_LINES
     print_versions.py ${task.process} > versions.yml
     """
 
     stub:
     """
-    touch ${meta.id}_space-${task.ext.space}_model-${meta.model}_metrics.json versions.yml
+    touch ${metas.collect { meta -> "${meta.id}_space-${task.ext.space}_model-${meta.model}_metrics.json" }.join(' ')} versions.yml
     """
 }

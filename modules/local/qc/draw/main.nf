@@ -1,25 +1,33 @@
+// Many patients in one task, as Python starts once for all of them.
 process QC_DRAW {
-    tag "${meta.id}"
+    tag "${metas[0].id}${metas.size() > 1 ? " and ${metas.size() - 1} more" : ''}"
     label 'process_single'
     label 'family_report'
 
     input:
-    tuple val(meta), path(exam), path(maps), path(plans), path(recurrence)
+    tuple val(metas), path(exams), path(maps), path(plans), path(recurrences)
 
     output:
-    tuple val(meta), path("${meta.id}_desc-qc.png"), path("${meta.id}_desc-qc.json"), emit: picture
+    path "*_desc-qc.png", emit: picture
+    path "*_desc-qc.json", emit: caption
     path "versions.yml", emit: versions
 
     script:
     def args = task.ext.args ?: ''
-    def later = recurrence ? "--recurrence ${recurrence}" : ''
+    def lines = [metas, [exams].flatten()].transpose().collect { meta, exam ->
+        def own = [maps: maps, plans: plans].collect { option, files -> "--${option} ${[files].flatten().findAll { path -> path.name.startsWith("${meta.id}_") }.join(' ')}" }.join(' ')
+        def later = [recurrences].flatten().find { path -> path.name.startsWith("sub-${meta.patient}_") }
+        "--exam ${exam} ${own} ${later ? "--recurrence ${later}" : ''} --out ${meta.id}_desc-qc.png ${args}"
+    }
     """
-    draw_qc.py --exam ${exam} --maps ${maps} --plans ${plans} ${later} --out ${meta.id}_desc-qc.png ${args}
+    run_many.py draw_qc.py <<'END_OF_LINES'
+    ${lines.join('\n    ')}
+    END_OF_LINES
     print_versions.py ${task.process} > versions.yml
     """
 
     stub:
     """
-    touch ${meta.id}_desc-qc.png ${meta.id}_desc-qc.json versions.yml
+    touch ${metas.collect { meta -> "${meta.id}_desc-qc.png ${meta.id}_desc-qc.json" }.join(' ')} versions.yml
     """
 }

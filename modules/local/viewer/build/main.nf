@@ -1,24 +1,31 @@
+// Many patients in one task, as Python starts once for all of them.
 process VIEWER_BUILD {
-    tag "${meta.id}"
+    tag "${metas[0].id}${metas.size() > 1 ? " and ${metas.size() - 1} more" : ''}"
     label 'process_single'
     label 'family_report'
 
     input:
-    tuple val(meta), path(exam), path(maps), path(plans), path(recurrence)
+    tuple val(metas), path(exams), path(maps), path(plans), path(recurrences)
     path niivue
 
     output:
-    tuple val(meta), path("sub-${meta.patient}.html"), emit: page
+    path "sub-*.html", emit: page
 
     script:
     def args = task.ext.args ?: ''
-    def later = recurrence ? "--recurrence ${recurrence}" : ''
+    def lines = [metas, [exams].flatten()].transpose().collect { meta, exam ->
+        def own = [maps: maps, plans: plans].collect { option, files -> "--${option} ${[files].flatten().findAll { path -> path.name.startsWith("${meta.id}_") }.join(' ')}" }.join(' ')
+        def later = [recurrences].flatten().find { path -> path.name.startsWith("sub-${meta.patient}_") }
+        "--exam ${exam} ${own} ${later ? "--recurrence ${later}" : ''} --niivue ${niivue} --out sub-${meta.patient}.html ${args}"
+    }
     """
-    build_viewer.py --exam ${exam} --maps ${maps} --plans ${plans} ${later} --niivue ${niivue} --out sub-${meta.patient}.html ${args}
+    run_many.py build_viewer.py <<'END_OF_LINES'
+    ${lines.join('\n    ')}
+    END_OF_LINES
     """
 
     stub:
     """
-    touch sub-${meta.patient}.html
+    touch ${metas.collect { meta -> "sub-${meta.patient}.html" }.join(' ')}
     """
 }
