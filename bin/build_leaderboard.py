@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from predictgbm.leaderboard.merge import Run
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-#: By this file a folder is known as a site that may be replaced.
+#: By this file a folder is known as a site that may be replaced; it lists the site's files.
 MARK = Path("data") / "leaderboard.json"
 
 
@@ -39,7 +39,7 @@ def arguments() -> argparse.Namespace:
         required=True,
         type=Path,
         metavar="SITE",
-        help="folder to make; an earlier site there is replaced",
+        help="folder to make; an earlier site there is replaced, if it holds nothing besides",
     )
     add(
         *("--submissions",),
@@ -55,6 +55,12 @@ def arguments() -> argparse.Namespace:
         action="store_true",
         help="show patients by their names instead of numbers, for public data sets",
     )
+    add(
+        "--per-patient",
+        choices=["none", "rounded"],
+        default="rounded",
+        help="publish the scores of single patients rounded to hundredths, or not at all (default: %(default)s)",
+    )
     add("--seed", type=int, default=20251, help="seed of all resampling (default: %(default)s)")
     add("--draws", type=int, default=10_000, help="bootstrap samples, and sign flips (default: %(default)s)")
     add(
@@ -66,10 +72,25 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if min(args.draws, args.ranking_draws) < 100:
         parser.error("--draws, --ranking-draws: at least 100 are needed for an interval")
-    other = any(args.out.iterdir()) if args.out.is_dir() else args.out.exists()
-    if other and not (args.out / MARK).is_file():
-        parser.error(f"--out {args.out}: holds something else than a leaderboard; choose a new folder")
+    if foreign := find_foreign(args.out):
+        more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
+        parser.error(
+            f"--out {args.out}: holds what is no part of a leaderboard ({', '.join(foreign[:5])}{more}); "
+            "move it away, or choose a new folder"
+        )
     return args
+
+
+def find_foreign(site: Path) -> list[str]:
+    """Return what lies in a folder and is not of the site there, by the list of the site's own files."""
+    if not site.is_dir():
+        return [site.name] if site.exists() else []
+    try:
+        listed = set(json.loads((site / MARK).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        listed = set()
+    found = (path for path in site.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted({path.relative_to(site).as_posix() for path in found} - listed)
 
 
 def read_all(args: argparse.Namespace) -> tuple[list[Run], dict[str, dict[str, Any]]]:
@@ -110,14 +131,25 @@ def read_all(args: argparse.Namespace) -> tuple[list[Run], dict[str, dict[str, A
 def build(args: argparse.Namespace, site: Path) -> tuple[int, int]:
     """Write the site; return the numbers of models and patients."""
     import numpy as np
+    import pandas as pd
     import yaml
 
     from predictgbm.leaderboard import site as pages
-    from predictgbm.leaderboard.merge import SETTINGS, merge, model_entries, trial_exams, without_paths
+    from predictgbm.leaderboard.merge import (
+        SETTINGS,
+        find_remarks,
+        merge,
+        model_entries,
+        trial_exams,
+        without_paths,
+    )
     from predictgbm.report.results import Results
     from predictgbm.statistics.benchmark import make_tables
 
     runs, submissions = read_all(args)
+    remarks = find_remarks(runs)
+    for sentence, folders in remarks:
+        print(f"NOTE: {sentence} ({', '.join(map(str, folders))})")
     settings = {
         name: found
         for name in SETTINGS
@@ -146,11 +178,14 @@ def build(args: argparse.Namespace, site: Path) -> tuple[int, int]:
     data = site / "data"
     data.mkdir(parents=True)
     for name in pages.PUBLIC_TABLES:
-        write_csv(tables[name], data / f"{name}.csv")
-    write_csv(pages.public_scores(tables["metrics"], names), data / "metrics.csv")
+        write_csv(tables[name] if args.keep_names else pages.public_table(tables[name]), data / f"{name}.csv")
+    scores = pages.public_scores(tables["metrics"], names)
+    if args.per_patient == "rounded":
+        write_csv(scores.round(pages.SCORE_DECIMALS), data / "metrics.csv")
     dictionary = tables["data_dictionary"]
     shown = dictionary["table"].isin(pages.PUBLIC_TABLES)
-    shown |= (dictionary["table"] == "metrics") & dictionary["column"].isin(pages.PUBLIC_SCORES)
+    if args.per_patient == "rounded":
+        shown |= (dictionary["table"] == "metrics") & dictionary["column"].isin(pages.PUBLIC_SCORES)
     write_csv(dictionary[shown], data / "data_dictionary.csv")
     write_json(data / "statistics.json", statistics)
     (data / "models.yml").write_text(
@@ -170,6 +205,8 @@ def build(args: argparse.Namespace, site: Path) -> tuple[int, int]:
         len(runs),
         trial_exams(runs),
         args.keep_names,
+        args.per_patient,
+        [sentence for sentence, _ in remarks],
         {name: found for name, found in settings.items() if name != "family_definitions"},
         entries,
         learned
@@ -179,17 +216,22 @@ def build(args: argparse.Namespace, site: Path) -> tuple[int, int]:
         {name: without_paths(found) for run in reversed(runs) for name, found in run.options.items()},
     )
     results = Results(data)
+    # Counted on all digits, published on few.
+    results.tables["metrics"] = [
+        {str(name): None if pd.isna(value) else value for name, value in row.items()}
+        for row in scores.to_dict("records")
+    ]
     rows = pages.board(results, [task for run in runs for task in run.tasks], facts)
     columns = list(rows[0]) if rows else []
-    import pandas as pd
-
     write_csv(pd.DataFrame(rows, columns=columns).convert_dtypes(), data / "leaderboard.csv")
     about = {"title": facts.title, "built": facts.built, "version": facts.version, "runs": facts.runs}
     about |= {"simulated": results.simulated, "patients": len(patients), "settings": dict(facts.settings)}
-    write_json(data / "leaderboard.json", about | {"models": rows})
+    about["remarks"] = list(facts.remarks)
     for name, content in pages.pages(results, rows, facts).items():
         (site / name).parent.mkdir(exist_ok=True)
         (site / name).write_text(content, encoding="utf-8")
+    files = [path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()]
+    write_json(site / MARK, about | {"models": rows, "files": sorted([*files, MARK.as_posix()])})
     return len(rows), len(patients)
 
 
@@ -209,7 +251,9 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def replace(site: Path, target: Path) -> None:
-    """Put a finished site where the earlier one was."""
+    """Put a finished site where the earlier one was, of which nothing else may have come to lie there."""
+    if foreign := find_foreign(target):
+        raise OSError(f"{target}: {foreign[0]} came to lie there; move it away and build again")
     shutil.rmtree(target, ignore_errors=True)
     site.rename(target)
 

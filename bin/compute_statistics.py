@@ -95,7 +95,7 @@ def main() -> int:
         "--family-models",
         nargs="+",
         metavar="MODEL",
-        help="models in that family (default: all but the reference)",
+        help="models in that family (default: all but the reference and those of the very same plans)",
     )
     parser.add_argument(
         "--equivalence-bound",

@@ -38,7 +38,7 @@ from predictgbm.conversion.headers import (
 )
 from predictgbm.conversion.series import OPTIONAL, STRUCTURAL, Series, Verdict, sort_exam
 from predictgbm.failures import add_failure_options, run_reporting
-from predictgbm.images import Image, ImageError, conform, write_image
+from predictgbm.images import Image, ImageError, MissingInputError, conform, write_image
 from predictgbm.quality import Measure, write_quality
 from predictgbm.report.overlays import draw_slices
 
@@ -165,7 +165,7 @@ def convert_exam(row: dict[str, Any], files: dict[str, Path], work: Path) -> Con
         seen = "; ".join(
             f"series {v['series']} '{v['description']}': {v['column'] or v['reason']}" for v in exam.verdicts
         )
-        raise ImageError(
+        raise MissingInputError(
             f"exam has no {', '.join(missing)}{f'; found {seen}' if seen else ''}; name the folder or file of "
             f"{'each' if len(missing) > 1 else 'it'} in its own column"
         )

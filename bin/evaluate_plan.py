@@ -38,7 +38,7 @@ from predictgbm.labels import CONVENTIONS, CORE, RECURRENCE, region
 from predictgbm.options import RECURRENCE_AXES, listed
 from predictgbm.plan_inputs import read_labels, read_mask, read_on
 from predictgbm.planning import MARGIN_MM, PlanError, soc_mask
-from predictgbm.reliability import bin_sums, calibration_region
+from predictgbm.reliability import ProbabilityError, bin_sums, calibration_region
 
 #: Columns of the metrics table, in its order.
 COLUMNS = (
@@ -270,7 +270,11 @@ def measure_score(
         )
     if args.probability and recurred.any():
         near = calibration_region(core, brain, spacing)
-        result["calibration"] = bin_sums(score[near], recurred[near]).tolist()
+        try:
+            result["calibration"] = bin_sums(score[near], recurred[near]).tolist()
+        except ProbabilityError as error:
+            # The plan needs the order of the voxels alone: its scores stand.
+            result["calibration_reason"] = str(error)
     if args.guidelines:
         result["guidelines"] = [
             {"guideline": name}

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from predictgbm.failures import add_failure_options, run_reporting
-from predictgbm.images import ImageError, conform, read_image, write_image
+from predictgbm.failures import KILLED, add_failure_options, run_reporting
+from predictgbm.images import ImageError, MissingInputError, conform, read_image, write_image
 from predictgbm.labels import WHOLE_TUMOR, region
 from predictgbm.quality import write_quality
 from predictgbm.report.overlays import draw_contours
@@ -38,7 +38,15 @@ ENGINE = Path(__file__).resolve().with_name("container_engine.sh")
 
 
 class EngineError(ValueError):
-    """The container could not be started or ended with an error."""
+    """The container could not be started."""
+
+
+class ContainerError(ValueError):
+    """The container ended with an error."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.kind = "lost" if status == KILLED else "crashed"
 
 
 def lay_out(
@@ -51,7 +59,7 @@ def lay_out(
         folder.mkdir(parents=True)
     missing = [c for c in CONTRASTS if not (exam / f"{c}.nii.gz").exists()]
     if missing:
-        raise ImageError(
+        raise MissingInputError(
             f"{exam}: exam lacks {', '.join(missing)}; {algorithm.name} needs all four contrasts"
         )
     reference = read_image(exam / "t1c.nii.gz")
@@ -95,9 +103,10 @@ def start(engine: str, algorithm: Algorithm, folders: dict[str, Path], gpu: bool
     print(done.stdout, end="", flush=True)
     if done.returncode:
         last = " ".join(done.stdout.split("\n")[-4:]).strip()
-        raise EngineError(
+        raise ContainerError(
             f"the container {algorithm.reference} ended with exit status {done.returncode}: {last} "
-            f"(check_tumor_algorithm.py {algorithm.name} tells whether all it needs is here)"
+            f"(check_tumor_algorithm.py {algorithm.name} tells whether all it needs is here)",
+            done.returncode,
         )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from predictgbm.atlas import load_atlas, resample_atlas
 from predictgbm.failures import add_failure_options, run_reporting
-from predictgbm.images import Image, ImageError, conform, read_image, to_ras, write_image
+from predictgbm.images import Image, ImageError, MissingInputError, conform, read_image, to_ras, write_image
 from predictgbm.quality import TRIAL, write_quality
 from predictgbm.report.overlays import draw_contours
 from predictgbm.segmentation.checks import measure_tumor, outlines
@@ -47,7 +47,7 @@ def main() -> int:
     def work() -> None:
         missing = [c for c in (*CONTRASTS, "brain_mask") if not (args.exam / f"{c}.nii.gz").exists()]
         if missing:
-            raise ImageError(
+            raise MissingInputError(
                 f"{args.exam}: exam lacks {', '.join(missing)}, which the trial segmenter needs; "
                 "give the exam a tumor_seg instead"
             )

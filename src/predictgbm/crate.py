@@ -5,6 +5,7 @@ The files of single patients are not listed one by one; names of patients, machi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -17,7 +18,8 @@ CONTEXT = "https://w3id.org/ro/crate/1.1/context"
 SPECIFICATION = "https://w3id.org/ro/crate/1.1"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 NAME = "PREDICT-GBM: maps, plans and scores"
-RUN, LICENCE, CODE = "#run", "#licence", "https://github.com/predict-gbm/predictgbm"
+RUN, NO_LICENCE, CODE = "#run", "#licence", "https://github.com/predict-gbm/predictgbm"
+SPDX, SOFTWARE_LICENCE = "https://spdx.org/licenses/", "Apache-2.0"
 
 #: Encoding formats by ending: media types as registered at IANA, Parquet's as proposed by its project.
 FORMATS = {
@@ -43,7 +45,15 @@ OUTPUTS = {
 }
 #: Parameters that tell of machines and folders rather than of the results.
 PRIVATE = {"atlas", "input", "outdir", "publish_dir_mode"}
+#: Parameters that tell how the results are published: they are properties of the crate.
+PUBLICATION = {"results_license", "results_authors"}
 PRIVATE_GROUPS = ("aws_", "container_", "google_", "k8s_", "slurm_")
+
+
+def parse_authors(text: str) -> list[tuple[str, str]]:
+    """Take ``Name (ORCID); Name`` apart: name and ORCID of each author, the latter empty where there is none."""
+    found = [re.fullmatch(r"\s*([^(]*?)\s*(?:\((.*)\))?\s*", part) for part in text.split(";")]
+    return [(match[1], match[2] or "") for match in found if match and match[1]]
 
 
 def make_crate(
@@ -62,7 +72,9 @@ def make_crate(
         Names of the table files, such as ``metrics.csv``; of each that is one of :data:`predictgbm.tables.TABLES`
         the description is that table's.
     parameters
-        Parameters of the run. Paths and what :data:`PRIVATE` and :data:`PRIVATE_GROUPS` name are left out.
+        Parameters of the run. Paths and what :data:`PRIVATE` and :data:`PRIVATE_GROUPS` name are left out;
+        ``results_license`` (SPDX identifier or address) and ``results_authors`` (:func:`parse_authors`) are those of
+        the crate.
     versions
         Versions of ``predictgbm`` and ``nextflow``.
     finished
@@ -112,7 +124,7 @@ def make_crate(
         "description": "Benchmark of glioblastoma growth models against the recurrence that came",
         "url": CODE,
         "version": versions["predictgbm"],
-        "license": {"@id": "https://spdx.org/licenses/Apache-2.0"},
+        "license": {"@id": SPDX + SOFTWARE_LICENCE},
         "softwareRequirements": {"@id": nextflow["@id"]},
     }
     run = {
@@ -126,6 +138,15 @@ def make_crate(
         "object": _references(settings),
         "result": _references(parts),
     }
+    licence, own = _licence(str(parameters.get("results_license") or ""))
+    authors: list[Entity] = [
+        {
+            "@id": f"https://orcid.org/{orcid}" if orcid else f"#author-{place}",
+            "@type": "Person",
+            "name": name,
+        }
+        for place, (name, orcid) in enumerate(parse_authors(str(parameters.get("results_authors") or "")), 1)
+    ]
     root = {
         "@id": "./",
         "@type": "Dataset",
@@ -134,7 +155,8 @@ def make_crate(
         "hold maps, plans and prepared exams as BIDS derivatives; they are not listed one by one.",
         "datePublished": finished.isoformat(timespec="seconds"),
         "conformsTo": {"@id": PROFILE},
-        "license": {"@id": LICENCE},
+        "license": {"@id": licence},
+        **({"author": _references(authors)} if authors else {}),
         "hasPart": _references(parts),
         "mentions": {"@id": RUN},
     }
@@ -151,21 +173,32 @@ def make_crate(
             "name": "Process Run Crate",
             "version": PROFILE.rpartition("/")[2],
         },
+        *own,
         {
-            "@id": LICENCE,
-            "@type": "CreativeWork",
-            "name": "No licence yet",
-            "description": "Who publishes these results decides on what terms, and names the licence here.",
-        },
-        {
-            "@id": "https://spdx.org/licenses/Apache-2.0",
+            "@id": SPDX + SOFTWARE_LICENCE,
             "@type": "CreativeWork",
             "name": "Apache License 2.0",
-            "description": "Licence of the software, not of the results",
+            "description": f"Licence of the software, {'not' if own else 'and'} of the results",
         },
     ]
-    graph = [descriptor, root, run, workflow, nextflow, *named, *parts, *settings]
+    graph = [descriptor, root, run, workflow, nextflow, *named, *authors, *parts, *settings]
     return {"@context": CONTEXT, "@graph": graph}
+
+
+def _licence(stated: str) -> tuple[str, list[Entity]]:
+    """Return the identifier of the licence of the results, and its entity unless it is that of the software."""
+    if not stated:
+        about = (
+            "Who publishes these results decides on what terms, and names the licence by --results_license."
+        )
+        return NO_LICENCE, [
+            {"@id": NO_LICENCE, "@type": "CreativeWork", "name": "No licence yet", "description": about}
+        ]
+    place = stated if "://" in stated else SPDX + stated
+    if place == SPDX + SOFTWARE_LICENCE:
+        return place, []
+    about = "Licence of the results, not of the software"
+    return place, [{"@id": place, "@type": "CreativeWork", "name": stated, "description": about}]
 
 
 def _part(place: str, name: str, description: str) -> Entity:
@@ -182,7 +215,7 @@ def _part(place: str, name: str, description: str) -> Entity:
 
 
 def _public(name: str, value: Any) -> bool:
-    private = name in PRIVATE or name.startswith(PRIVATE_GROUPS) or "/" in str(value)
+    private = name in PRIVATE | PUBLICATION or name.startswith(PRIVATE_GROUPS) or "/" in str(value)
     return value is not None and not private
 
 

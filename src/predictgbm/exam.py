@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from predictgbm.images import Image, ImageError, conform, read_image
+from predictgbm.images import Image, ImageError, MissingInputError, conform, read_image
 from predictgbm.tensors import along_axes
 
 #: Name of an input -> how its file name ends. All files of one exam share one prefix and one grid.
@@ -109,7 +109,9 @@ class Exam:
         """Read input ``name``, in the voxel order of the brain mask."""
         path = self.path(name)
         if path is None:
-            raise ImageError(f"{self.folder}: no file for input '{name}', expected *_{SUFFIXES[name]}.nii.gz")
+            raise MissingInputError(
+                f"{self.folder}: no file for input '{name}', expected *_{SUFFIXES[name]}.nii.gz"
+            )
         dtype = np.uint8 if name in INTEGER_INPUTS else np.float32
         image = read_image(path, dtype, VOLUMES.get(name, 1))
         if self._reference is None:

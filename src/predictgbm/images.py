@@ -21,6 +21,12 @@ class ImageError(ValueError):
     """An image cannot be used; the message names file, fault and remedy."""
 
 
+class MissingInputError(ImageError):
+    """An exam lacks an image that a step needs; nothing is wrong with what there is."""
+
+    kind = "missing_input"
+
+
 @dataclass(frozen=True)
 class Image:
     """A volume, or several on one grid, with the voxel-to-world affine.

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from predictgbm.causes import RULES
+from predictgbm.failures import ANALYSES, KINDS
 from predictgbm.options import AXES
 from predictgbm.patterns import PATTERNS
 from predictgbm.quality import STAGES
@@ -790,6 +791,14 @@ TABLES: dict[str, Table] = {
                 "True for a test of the declared family, which is adjusted together; False: exploratory",
                 required=True,
             ),
+            Column(
+                "identical",
+                "boolean",
+                "",
+                "Whether the model's plan is the standard's in every patient, so that there is nothing to test; such a "
+                "model is left out of the family unless it is declared by name",
+                required=True,
+            ),
             _count("n", "patients", "Patients with a coverage of both (complete cases)"),
             _count("n_zero", "patients", "Patients in whom both cover the same"),
             _count(
@@ -1021,6 +1030,19 @@ TABLES: dict[str, Table] = {
             _session,
             _text("model", "Name of the model; empty if the step belongs to none"),
             _text("stage", "Step that failed"),
+            _text(
+                "kind",
+                "Why: the exam lacks an input that the step needs; its data cannot be used; the step crashed; or it "
+                "was lost (killed, or out of memory or time). Empty for what is not known",
+                values=tuple(KINDS),
+            ),
+            _text(
+                "analysis",
+                "What lacks the result: the main analysis, or a secondary one (another choice in the evaluation), "
+                "which does not fail a run",
+                required=True,
+                values=ANALYSES,
+            ),
             _text("reason", "What happened and what to do about it"),
         ),
     ),

@@ -324,6 +324,7 @@ def test_container_that_fails_is_a_failure_of_the_exam(
     assert failure is not None
     assert failure["stage"] == "segment tumour"
     assert failure["patient"] == "001"
+    assert failure["kind"] == "crashed"
     assert "exit status 7: this network was trained before treatment" in failure["reason"]
     assert not (exam.parent / "out.nii.gz").exists()
 
@@ -341,6 +342,7 @@ def test_unknown_labels_missing_weights_and_missing_contrast(
     (exam / "t2.nii.gz").unlink()
     failure, _ = run_brats(podman, exam, DIRECT)
     assert failure is not None
+    assert failure["kind"] == "missing_input"
     assert "exam lacks t2" in failure["reason"]
 
 

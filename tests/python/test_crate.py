@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 Graph = dict[str, dict[str, Any]]
 
 
-def describe(folder: Path, *, pictures: bool) -> Graph:
+def describe(folder: Path, *, pictures: bool, **parameters: str) -> Graph:
     tables = folder / "tables"
     tables.mkdir()
     for name in ("metrics.csv", "metrics.parquet", "data_dictionary.csv", "foreign.csv"):
@@ -26,7 +27,7 @@ def describe(folder: Path, *, pictures: bool) -> Graph:
     (tables / "statistics.json").write_text('{"simulated": true}')
     private = {"atlas": "here", "input": "Miller.csv", "weights": "/data/miller", "slurm_account": "miller"}
     (folder / "params.json").write_text(
-        json.dumps({"seed": 3, "atlas_space": "SRI24", "n4": False, **private})
+        json.dumps({"seed": 3, "atlas_space": "SRI24", "n4": False, **private, **parameters})
     )
     if pictures:
         (folder / "pictures").mkdir()
@@ -94,3 +95,48 @@ def test_nothing_tells_of_machines_and_people(graph: Graph) -> None:
 def test_a_run_without_patients_has_no_pages_of_patients(tmp_path: Path) -> None:
     graph = describe(tmp_path, pictures=False)
     assert not {"viewer/", "qc/"} & graph.keys()
+
+
+@pytest.mark.parametrize(
+    ("stated", "place"),
+    [
+        ("CC-BY-4.0", "https://spdx.org/licenses/CC-BY-4.0"),
+        ("https://data.example/terms", "https://data.example/terms"),
+        ("Apache-2.0", "https://spdx.org/licenses/Apache-2.0"),
+    ],
+)
+def test_who_publishes_names_licence_and_authors(tmp_path: Path, stated: str, place: str) -> None:
+    authors = "Anna de Vries-Núñez (0000-0002-1825-0097) ; B. O'Hara"
+    graph = describe(tmp_path, pictures=False, results_license=stated, results_authors=authors)
+    root = graph["./"]
+    assert root["license"] == {"@id": place}
+    assert graph[place]["@type"] == "CreativeWork"
+    people = [graph[i] for i in references(root["author"])]
+    assert [person["name"] for person in people] == ["Anna de Vries-Núñez", "B. O'Hara"]
+    assert [person["@type"] for person in people] == ["Person"] * 2
+    assert people[0]["@id"] == "https://orcid.org/0000-0002-1825-0097"
+    assert "#licence" not in graph
+    assert not any(entity.startswith("#parameter-results") for entity in graph)
+    software = graph["https://spdx.org/licenses/Apache-2.0"]["description"]
+    assert software == f"Licence of the software, {'and' if stated == 'Apache-2.0' else 'not'} of the results"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "accepted"),
+    [
+        ("results_license", "CC-BY-4.0", True),
+        ("results_license", "https://data.example/terms?v=2", True),
+        ("results_license", "free for all", False),
+        ("results_license", "https://x/'; rm", False),
+        ("results_authors", "Anna de Vries (0000-0002-1825-0097); B. O'Hara", True),
+        ("results_authors", "Anna de Vries(0000-0001-5109-370X)", True),
+        ("results_authors", "Anna de Vries (0000-0002-1825)", False),
+        ("results_authors", "Anna;", False),
+        ("results_authors", "; Anna", False),
+        ("results_authors", "<b>Anna</b>", False),
+    ],
+)
+def test_what_is_accepted_as_licence_and_authors(name: str, text: str, accepted: bool) -> None:
+    schema = json.loads((ROOT / "nextflow_schema.json").read_text(encoding="utf-8"))
+    (about,) = [part["properties"][name] for part in schema["$defs"].values() if name in part["properties"]]
+    assert bool(re.fullmatch(about["pattern"], text)) == accepted

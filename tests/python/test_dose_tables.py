@@ -10,6 +10,7 @@ import pytest
 
 from predictgbm.dose import DVH_GY, dvh
 from predictgbm.reliability import bin_sums, scores
+from predictgbm.statistics.benchmark import make_tables
 from predictgbm.statistics.dose import dose_tables
 from predictgbm.statistics.reliability import calibration_tables
 
@@ -132,6 +133,22 @@ def test_calibration_tables():
     assert curve["probability"].tolist() == pytest.approx([0, 0.3])
     assert curve["frequency"].tolist() == pytest.approx([0, 0.1])
     assert curve["share"].tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_maps_that_are_no_probabilities_are_told():
+    """Two of twelve: the others are calibrated, and every plan is scored."""
+    records = cohort_of(told)
+    wrong = [entry for entry in records if entry["model"] == "mine"][:2]
+    for entry in wrong:
+        del entry["calibration"]
+        entry["calibration_reason"] = "probabilities run from 0 to 3"
+    found, facts = make_tables(records, {}, [], draws=200, ranking_draws=100)
+    scored = {entry["patient"] for entry in records if entry["model"] == "mine"}
+    assert set(found["calibration"]["patient"]) == scored - {entry["patient"] for entry in wrong}
+    assert set(found["metrics"].query("model == 'mine'")["patient"]) == scored
+    (note,) = [note for note in facts["notes"] if "calibration" in note]
+    assert "of mine for 2 patient(s)" in note
+    assert "run from 0 to 3" in note
 
 
 def test_patients_count_alike_whatever_their_size():

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predictgbm.growth import ModelError
+from predictgbm.images import MissingInputError
 from predictgbm.labels import Tumor
 from predictgbm.learned import gliomap
 from predictgbm.learned.gliomap import CONTRASTS, Forest, Model, Surroundings
@@ -267,7 +268,7 @@ def test_model_of_other_features_is_refused(model: Model) -> None:
 def test_exam_that_cannot_be_used_is_refused(model: Model) -> None:
     contrasts, labels, brain, _ = make_exam(0)
     for adc in (None, np.zeros(SHAPE, np.float32)):
-        with pytest.raises(ModelError, match="diffusion subset only"):
+        with pytest.raises(MissingInputError, match="diffusion subset only"):
             gliomap.survey(contrasts | {"adc": adc}, labels, brain, SPACING)
     with pytest.raises(ModelError, match="neither core"):
         gliomap.survey(contrasts, np.full(SHAPE, Tumor.EDEMA, np.uint8), brain, SPACING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -12,18 +13,13 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-#: What tasks of a family import beside the functions of the models.
-COMMON = ["predictgbm.models", "predictgbm.exam", "predictgbm.failures"]
-MODULES = {
-    "growth": [
-        "predictgbm.planning",
-        "predictgbm.evaluation",
-        "predictgbm.statistics.paired",
-        "predictgbm.learned.splits",
-    ],
-    "imaging": ["predictgbm.export.rtstruct", "predictgbm.export.dicom_seg", "predictgbm.planning"],
-    "learning": [],
-}
+#: Family -> the lock file of its image.
+LOCKS = {
+    family: ROOT / "containers" / family / "requirements.lock"
+    for family in ("growth", "imaging", "hdbet", "learning")
+} | {"report": ROOT / "requirements.lock"}
+#: What MultiQC loads by its entry points.
+LOADED = {"report": ["multiqc", "predictgbm.report.multiqc_module"]}
 
 HIDE = """
 import importlib.metadata as metadata, re, sys
@@ -46,17 +42,55 @@ for module in sys.argv[2].split(","):
 """
 
 
-@pytest.mark.parametrize("family", MODULES)
+def imported_by_commands(family: str) -> set[str]:
+    """Return the package's modules that the commands of a family's tasks import, wherever in the command they do."""
+    found = set()
+    for path in (ROOT / "modules" / "local").glob("*/*/main.nf"):
+        text = path.read_text(encoding="utf-8")
+        labels = re.findall(r"^\s*label (.*)$", text, re.MULTILINE)
+        # A model runs in the image that its entry names.
+        named = "entry.family" in text and family in ("growth", "learning")
+        if not named and not any(f"family_{family}'" in label for label in labels):
+            continue
+        for command in re.findall(r"\b(\w+\.py)\b", text):
+            for node in ast.walk(ast.parse((ROOT / "bin" / command).read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("predictgbm"):
+                    names = [f"{node.module}.{alias.name}" for alias in node.names]
+                    found |= {name for name in names if is_module(name)} | {node.module}
+    return found
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / "src" / Path(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def test_commands_of_every_family_are_found() -> None:
+    assert {
+        "predictgbm.dose",
+        "predictgbm.guidelines.presets",
+        "predictgbm.reliability",
+    } <= imported_by_commands("growth")
+    assert {"predictgbm.crate", "predictgbm.report.viewer"} <= imported_by_commands("report")
+    assert "predictgbm.export.rtstruct" in imported_by_commands("imaging")
+    assert "predictgbm.brain" in imported_by_commands("hdbet")
+    assert imported_by_commands("learning")
+
+
+@pytest.mark.parametrize("family", LOCKS)
 def test_modules_of_an_image_import_what_its_lock_file_holds(family: str) -> None:
     models = yaml.safe_load((ROOT / "assets" / "models.yml").read_text())["models"]
     own = [model for model in models if model["family"] == family]
-    modules = [*COMMON, *MODULES[family], *(model["function"].split(":")[0] for model in own)]
+    commands = imported_by_commands(family)
+    modules = [*sorted(commands), *LOADED.get(family, []), *(m["function"].split(":")[0] for m in own)]
     modules += [model["training"] for model in own if "training" in model]
     if family == "learning" and not all(
         importlib.util.find_spec(name) for name in ("torch", "monai", "nnunetv2", "sklearn")
     ):
         pytest.skip("what trains models is not installed: ./predictgbm setup --learning")
-    lock = (ROOT / "containers" / family / "requirements.lock").read_text()
+    if family == "hdbet" and not importlib.util.find_spec("torch"):
+        pytest.skip("what extracts brains by a network is not installed: ./predictgbm setup --hdbet")
+    lock = LOCKS[family].read_text()
     allowed = {
         re.sub("[-_.]+", "-", name).lower() for name in re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)
     }

@@ -128,6 +128,19 @@ def test_module_options(path: Path, parameters: dict[str, dict[str, Any]], setti
                 assert f"{flag} {option['default']}" in entry["default"]
 
 
+def test_no_free_text_becomes_part_of_a_command(parameters: dict[str, dict[str, Any]], settings: str) -> None:
+    """A parameter in the options of a command is a number or one of a few words, or its signs are checked."""
+    used = {
+        found
+        for line in re.findall(r"ext\.\w+\s*=(.*)", settings)
+        for found in re.findall(r"params\.(\w+)", line)
+    }
+    assert len(used) > 10
+    for found in sorted(used):
+        about = parameters[found]
+        assert about["type"] != "string" or about.keys() & {"enum", "pattern"}, found
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_module_description(path: Path) -> None:
     entry = meta(path)

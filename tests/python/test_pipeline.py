@@ -671,7 +671,8 @@ cp 00000-flair.nii.gz /mlcube_io1/00000.nii.gz
     failures = rows(tables / "failures.csv")
     assert {row["model"] for row in failures} == {"flairmodel"}
     assert len(failures) == PATIENTS - 1
-    assert all("this model needs ADC" in row["reason"] for row in failures)
+    assert {row["kind"] for row in failures} == {"missing_input"}
+    assert all("the exam has no adc" in row["reason"] for row in failures)
     plan = next((tmp_path / "results").glob("sub-*/ses-pre/*_model-flairmodel_desc-isovol_mask.nii.gz"))
     soc = plan.with_name(plan.name.replace("flairmodel", "soc"))
     inside = read_image(plan, np.uint8).data > 0
@@ -686,8 +687,12 @@ cp 00000-flair.nii.gz /mlcube_io1/00000.nii.gz
 
 def test_parameters_are_refused_with_a_list(tmp_path: Path) -> None:
     output = run(
-        tmp_path, "--simulte", 3, "--margin", "wide", "--followup_rule", "any", "--models", "soc", status=1
+        tmp_path,
+        *("--simulte", 3, "--margin", "wide", "--followup_rule", "any", "--models", "soc"),
+        *("--outdir", "re $HOME"),
+        status=1,
     )
+    assert "--outdir: 're $HOME' has a $ or a backtick" in output
     assert "--simulte: unknown parameter; did you mean --simulate" in output
     assert "--margin: 'wide' is not of type number" in output
     assert "--followup_rule: 'any' is not one of first, last, largest" in output

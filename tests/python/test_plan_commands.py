@@ -597,12 +597,19 @@ def test_what_cannot_be_prescribed(files, call, option, value):
     assert option in said
 
 
-def test_a_probability_beyond_one_is_refused(files, call):
+def test_a_probability_beyond_one_costs_the_calibration_alone(files, call):
     assert call("make_plan", *plan_arguments(files))[0] == 0
-    more = ("--score", files["score"], "--tumor-seg", files["tumor"], "--margin", "3", "--probability")
-    status, said = call("evaluate_plan", *evaluate_arguments(files), *more)
-    assert status == 2
-    assert "probabilities run from 0 to 3, expected 0 to 1" in said
+    more = ("--score", files["score"], "--tumor-seg", files["tumor"], "--margin", "3")
+    assert call("evaluate_plan", *evaluate_arguments(files), *more) == (0, "")
+    undeclared = measures(files)
+    assert call("evaluate_plan", *evaluate_arguments(files), *more, "--probability") == (0, "")
+    found = measures(files)
+    assert "probabilities run from 0 to 3, expected 0 to 1" in found.pop("calibration_reason")
+    assert found == undeclared
+    assert found["coverage_enhancing"] > 0
+
+
+def test_options_that_need_the_map_say_so(files, call):
     status, said = call("evaluate_plan", *evaluate_arguments(files), "--dose")
     assert status == 2
     assert "--dose needs --score" in said

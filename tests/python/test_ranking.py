@@ -390,6 +390,26 @@ class TestPanels:
         assert [(p.name, p.models) for p in panels] == [("all_patients", ["a", "b"])]
         assert [note.split(": ")[1] for note in notes] == ["rare (3).", "broken (0)."]
 
+    def test_a_model_that_lacks_an_input_is_told_from_one_that_fails(self):
+        """Of 20 patients each has 12; ``adc`` lacks an input for the others, or for all of them but one."""
+        coverage = frame({"a": 20, "b": 20, "adc": 12, "weak": 12})
+        absent = coverage.index[12:]
+        failed = {(patient, "adc"): "missing_input" for patient in absent}
+        failed |= {(patient, "weak"): "crashed" for patient in absent[:-2]} | {(absent[-2], "weak"): "lost"}
+        notes = find_panels(coverage, 5, failed)[1]
+        assert notes[1].startswith("adc needs an input that 8 of 20 patients lack")
+        assert notes[2].startswith(
+            "weak failed: no output for 8 of 20 patients "
+            "(6 crashed, 1 killed, or out of memory or time, 1 without a reason)"
+        )
+        assert len(notes) == 3
+        failed[absent[0], "adc"] = "crashed"
+        assert find_panels(coverage, 5, failed)[1][1].startswith("adc needs an input that 7 of 20"), (
+            "12 of 13"
+        )
+        failed |= {(patient, "adc"): "refused" for patient in absent[:2]}
+        assert find_panels(coverage, 5, failed)[1][1].startswith("adc failed"), "12 of 14"
+
     @pytest.mark.parametrize("columns", [{}, {"a": 20}, {"a": 4, "b": 4}])
     def test_nothing_to_rank(self, columns):
         assert find_panels(frame(columns).dropna(how="all"), 5)[0] == []

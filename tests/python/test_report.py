@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import unescape
 from html.parser import HTMLParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -57,6 +58,8 @@ MADE = [
     "causes",
     "cause_frequencies",
 ]
+#: What a shell would read otherwise.
+FREE_TEXT = 'Bob\'s 50 $HOME `id` "two" \\ <b>'
 #: The title an outside model would use to take over the page.
 EVIL = '<img src=x onerror=document.title="taken"> & "mine"'
 
@@ -197,9 +200,15 @@ def write_run(
         "session": "pre",
         "model": "loti",
         "stage": "model",
+        "kind": "missing_input",
+        "analysis": "main",
         "reason": "map is <constant>",
     }
-    write_csv(tables / "failures.csv", [failed] if n < 100 else [], "patient session model stage reason")
+    write_csv(
+        tables / "failures.csv",
+        [failed] if n < 100 else [],
+        "patient session model stage kind analysis reason",
+    )
     steps = {"in the samplesheet": n + 2, "with a follow-up": n + 1, "late enough": n}
     flow = [{"step": step, "patients": left} for step, left in steps.items()]
     (tables / "statistics.json").write_text(
@@ -227,6 +236,7 @@ def write_run(
                 "min_followup_days": 84,
                 "followup_rule": "first",
                 "simulate": n,
+                "multiqc_title": FREE_TEXT,
             }
         )
     )
@@ -315,6 +325,7 @@ def write_statistics(tables: Path, metrics: list[dict[str, Any]], models: list[s
                     "dataset": "pooled",
                     "definition": definition,
                     "in_family": definition == "enhancing",
+                    "identical": False,
                 }
                 | {"n": len(shifts), "n_zero": int((shifts == 0).sum()), "n_tied": 0}
                 | {
@@ -577,8 +588,14 @@ def test_networks_of_simulated_patients_are_told_below_the_title(tmp_path: Path)
 def test_outside_text_stays_text(report: str, page: Page) -> None:
     assert EVIL in page.texts
     assert "map is <constant>" in page.texts
+    assert "Failures by model: LOTI: 1 lacked an input." in page.texts
     assert "x" not in page.values("img", "src")
     assert not re.search(r"<img src=x", report)
+
+
+def test_the_title_is_free_text(report: str) -> None:
+    title = re.search(r"<title>(.*?)</title>", report, re.DOTALL)
+    assert FREE_TEXT in unescape(title[1])
 
 
 def test_failures_and_exclusions_are_named(page: Page) -> None:
@@ -753,6 +770,15 @@ def test_methods_text_names_the_atlas_of_the_run(run: Path, space: str, cited: s
     assert absent not in html
     del results.parameters["atlas_space"]
     assert "in the space of" not in methods_text(results)
+
+
+def test_methods_text_says_who_publishes_and_how(run: Path) -> None:
+    results = Results(run)
+    assert "Availability" not in methods_text(results)
+    results.parameters["results_authors"] = "Anna de Vries (0000-0002-1825-0097); B. O'Hara"
+    assert "are published by Anna de Vries and B. O&#39;Hara.</p>" in methods_text(results)
+    results.parameters["results_license"] = "CC-BY-4.0"
+    assert "and B. O&#39;Hara under the licence CC-BY-4.0.</p>" in methods_text(results)
 
 
 def test_methods_text_cites_each_work_once_and_in_order(run: Path) -> None:

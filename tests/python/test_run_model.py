@@ -197,21 +197,23 @@ def test_spread_is_written_beside_the_map(call, exam, tmp_path, user_model):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "said", "kind"),
     [
-        ({"inputs": ["tumor_seg", "t1c", "pet"]}, "does not take what its entry lists"),
-        ({"function": "user_model_for_test:crash", "inputs": ["tumor_seg"]}, "IndexError"),
+        ({"inputs": ["tumor_seg", "t1c", "adc"]}, "no file for input 'adc'", "missing_input"),
+        ({"inputs": ["tumor_seg", "t1c", "pet"]}, "does not take what its entry lists", "refused"),
+        ({"function": "user_model_for_test:crash", "inputs": ["tumor_seg"]}, "IndexError", "crashed"),
         (
             {"function": "user_model_for_test:uncertain_elsewhere", "inputs": ["tumor_seg"]},
             "spread of model 'mine' has shape (3, 3, 3)",
+            "refused",
         ),
-        ({"function": "user_model_for_test:flat", "inputs": ["tumor_seg"]}, "same value, 0"),
-        ({"function": "user_model_for_test:cut", "inputs": ["tumor_seg"]}, r"(2, 2, 2)"),
-        ({"function": "user_model_for_test:bare", "inputs": ["tumor_seg"]}, "returned ndarray"),
-        ({"name": "yours"}, "--entry describes yours"),
+        ({"function": "user_model_for_test:flat", "inputs": ["tumor_seg"]}, "same value, 0", "refused"),
+        ({"function": "user_model_for_test:cut", "inputs": ["tumor_seg"]}, r"(2, 2, 2)", "refused"),
+        ({"function": "user_model_for_test:bare", "inputs": ["tumor_seg"]}, "returned ndarray", "refused"),
+        ({"name": "yours"}, "--entry describes yours", "refused"),
     ],
 )
-def test_fault_of_a_model_is_an_error_or_a_record(call, exam, tmp_path, user_model, change, said):
+def test_fault_of_a_model_is_an_error_or_a_record(call, exam, tmp_path, user_model, change, said, kind):
     out, failure = tmp_path / "m.nii.gz", tmp_path / "f.json"
     arguments = ["--model", "mine", "--entry", user_model(**change), "--exam", exam, "--out", out]
     status, error = call("run_model", *arguments)
@@ -222,8 +224,41 @@ def test_fault_of_a_model_is_an_error_or_a_record(call, exam, tmp_path, user_mod
     assert status == 0
     record = json.loads(failure.read_text())
     assert said in record.pop("reason")
-    assert record == {"patient": "P 1", "session": "S1", "model": "mine", "stage": "predict"}
+    identity = {"patient": "P 1", "session": "S1", "model": "mine", "stage": "predict"}
+    assert record == identity | {"kind": kind, "analysis": "main"}
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "kind", "said"),
+    [
+        (
+            "touch started; exit 7;",
+            "tumor_seg,flair,adc",
+            "missing_input",
+            "the exam has no flair adc, which",
+        ),
+        ("touch started; exit 7;", "tumor_seg,t1c", "crashed", "exit status 7"),
+        ("kill -9 $$;", "", "lost", "exit status 137"),
+        ("true", "", "crashed", "wrote no /mlcube_io1/00000.nii.gz"),
+    ],
+)
+def test_failure_of_a_container_is_told_by_its_kind(exam, tmp_path, model, inputs, kind, said):
+    """A program of this machine stands for the container."""
+    work = tmp_path / "work"
+    work.mkdir()
+    script = ROOT / "bin" / "run_container_model.sh"
+    subprocess.run(
+        [script, "command", model, exam, "map.nii.gz", "f.json", "P 1", "pre", "mine", "cpu", inputs],
+        cwd=work,
+        check=True,
+        capture_output=True,
+    )
+    record = json.loads((work / "f.json").read_text())
+    assert said in record.pop("reason")
+    identity = {"patient": "P 1", "session": "pre", "model": "mine", "stage": "predict"}
+    assert record == identity | {"kind": kind, "analysis": "main"}
+    assert not (kind == "missing_input" and list(work.rglob("started")))
 
 
 def test_faults_of_an_exam_are_told(call, exam, tmp_path):

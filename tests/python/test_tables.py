@@ -67,8 +67,8 @@ COLUMNS = {
     "p_pratt p_adjusted",
     "summary": "model dataset definition n mean sd sem median q1 q3 ci_low ci_high median_ci_low median_ci_high "
     "mean_missing_as_zero",
-    "comparisons": "model dataset definition in_family n n_zero n_tied p_pratt p_wilcox p_signflip p_adjusted p_max_t "
-    "shift shift_low shift_high rank_biserial",
+    "comparisons": "model dataset definition in_family identical n n_zero n_tied p_pratt p_wilcox p_signflip "
+    "p_adjusted p_max_t shift shift_low shift_high rank_biserial",
     "equivalence": "model dataset n bound shift shift_low shift_high p_noninferiority p_nonsuperiority p_equivalence "
     "mean p_t_noninferiority p_t_nonsuperiority p_t_equivalence",
     "mixed_model": "model n n_datasets estimate estimate_low estimate_high p sd_between sd_within fit",
@@ -81,7 +81,7 @@ COLUMNS = {
     "rank_frequencies": "panel method model rank frequency",
     "cohort": "patient cohort session followup_session days status reason_code reason tumor_core_ml tumor_whole_ml "
     "recurrence_enhancing_ml com_distance_cm tissue",
-    "failures": "patient session model stage reason",
+    "failures": "patient session model stage kind analysis reason",
     "quality": "patient session stage method measure value expected flagged meaning note",
 }
 
@@ -176,7 +176,13 @@ class TestDefinitions:
             assert (quantities.loc[quantities["column"].str.endswith(suffix), "unit"] == unit).all()
 
     def test_types_order_and_missing_values(self):
-        table = build("failures", [{"reason": "b", "patient": "2"}, {"patient": "1", "model": "", "more": 1}])
+        table = build(
+            "failures",
+            [
+                {"reason": "b", "patient": "2", "analysis": "main"},
+                {"patient": "1", "model": "", "analysis": "main", "more": 1},
+            ],
+        )
         assert list(table["patient"]) == ["1", "2"]
         assert table["model"].isna().all()
         assert [str(t) for t in build("curves", []).dtypes] == ["string", "string", "Float64", "Float64"]
@@ -335,6 +341,13 @@ class TestContent:
             row_of(tables["comparisons"], model="loti", dataset="pooled", definition="enhancing")["n"] == 16
         )
         assert len(tables["failures"]) == 4
+
+    def test_failures_are_counted_by_analysis(self):
+        one = {"patient": "P00", "stage": "register follow-up (rigid)", "reason": "r"}
+        failures = [one | {"analysis": "secondary"}, one | {"stage": "predict"}, one | {"stage": "plan"}] * 2
+        tables, facts = tables_of(benchmark(6), failures=failures)
+        assert facts["failures"] == {"main": 2, "secondary": 1}
+        assert list(tables["failures"]["analysis"]) == ["main", "main", "secondary"]
 
     def test_a_model_that_always_failed_is_listed(self):
         failures = [{"patient": "P00", "model": "broken", "stage": "predict", "reason": "no"}] * 2
@@ -504,6 +517,32 @@ class TestDegenerate:
         same = row_of(tables["equivalence"], model="copy", dataset="pooled")
         assert same["p_equivalence"] == pytest.approx(2.0**-9)
         assert any("All differences are zero" in note for note in facts["notes"])
+        assert row["identical"]
+        assert not row["in_family"]
+        assert facts["family"] == []
+        assert any("Same plan as soc in every patient" in note for note in facts["notes"])
+
+    def test_a_model_of_the_same_plans_costs_the_others_nothing(self):
+        records = benchmark(20)
+        copies = [r | {"model": "copy"} for r in records if r["model"] == "soc"]
+        alone, _ = tables_of(records)
+        beside, facts = tables_of(records + copies)
+        columns = ["model", "dataset", "definition", "in_family", "p_pratt", "p_adjusted", "p_max_t"]
+        others = beside["comparisons"].loc[lambda t: t["model"] != "copy"].reset_index(drop=True)
+        pd.testing.assert_frame_equal(others[columns], alone["comparisons"][columns])
+        assert "copy" not in {test["model"] for test in facts["family"]}
+        assert beside["comparisons"].loc[lambda t: t["identical"], "model"].unique().tolist() == ["copy"]
+        # Declared by name it counts, as does one that differs once or lacks a plan.
+        whole = ["copy", "fisher", "loti"]
+        declared, facts = tables_of(records + copies, family_models=whole)
+        assert [test["model"] for test in facts["family"]] == whole
+        assert any("only where it is declared" in note for note in facts["notes"])
+        other = [copies[0] | {"hd95_mm": 12.5}, *copies[1:]]
+        for changed in (other, copies[1:]):
+            tables, _ = tables_of(records + changed)
+            assert not tables["comparisons"]["identical"].any()
+            inside, same = (t["comparisons"].loc[lambda t: t["in_family"]] for t in (tables, declared))
+            assert inside["p_adjusted"].dropna().tolist() == same["p_adjusted"].dropna().tolist()
 
     def test_interval_and_test_that_disagree_over_zeros_are_told(self):
         # Ten patients gain and thirty are as before: the sign is clear, the shift of most is none.

@@ -292,7 +292,9 @@ def test_command_repeats_itself_and_does_not_mind_the_voxel_order(
         ).returncode
         == 0
     )
-    assert "exam lacks flair" in json.loads(failure.read_text())["reason"]
+    record = json.loads(failure.read_text())
+    assert record["kind"] == "missing_input"
+    assert "exam lacks flair" in record["reason"]
     assert not (tmp_path / "d.nii.gz").exists()
 
 

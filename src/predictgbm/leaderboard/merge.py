@@ -23,6 +23,11 @@ Row = dict[str, Any]
 
 #: Parameters of a run that decide what a coverage means; they have to agree.
 SETTINGS = ("atlas_space", "margin", "min_followup_days", "followup_rule", "family_definitions")
+#: Parameters that change what is measured without making a coverage another thing: where they differ, it is told.
+MEASURED = (
+    *("brain_extraction", "atlas_transform", "interpolation", "normalisation", "n4", "tissue_segmentation"),
+    *("tumor_preop", "tumor_followup", "registration"),
+)
 #: What is known of a patient before any model: it has to agree wherever the patient appears.
 PATIENT_COLUMNS = (
     *("cohort", "session", "followup_session", "days", "plan_ml"),
@@ -101,7 +106,7 @@ def read_run(folder: Path) -> Run:
         )
     names = ("metrics", "lesions", "curves", "cohort", "failures", "quality")
     description = _object(folder / "dataset_description.json")
-    listed = _object(folder / "pipeline_info" / "models.json").get("models") or []
+    listed = _entries(folder / "pipeline_info" / "models.json")
     parameters = _object(folder / "pipeline_info" / "params.json")
     # Networks that were trained in this run, and those that it was given, where they still are.
     trained = [
@@ -115,11 +120,26 @@ def read_run(folder: Path) -> Run:
         _object(folder / "tables" / "statistics.json"),
         parameters,
         str((description.get("GeneratedBy") or [{}])[0].get("Version", "")),
-        {str(entry["name"]): entry for entry in listed},
+        listed,
         {path.parent.name: _object(path) for path in trained},
         _options(folder),
         read_trace(traces[-1]) if traces else [],
     )
+
+
+def _entries(path: Path) -> dict[str, Row]:
+    """Read the entries of the models of a run by their name; none where the file is absent."""
+    listed = _object(path).get("models") or []
+    if not isinstance(listed, list):
+        raise LeaderboardError(
+            f"{path}: models: expected a list; copy the file again, or run again with -resume"
+        )
+    for place, entry in enumerate(listed, 1):
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            raise LeaderboardError(
+                f"{path}: models: entry {place} has no name; copy the file again, or run again with -resume"
+            )
+    return {entry["name"]: entry for entry in listed}
 
 
 def _options(folder: Path) -> dict[str, Row]:
@@ -189,6 +209,37 @@ def find_faults(runs: Sequence[Run]) -> list[str]:
         for earlier in runs[:number]:
             faults += [*_patient_faults(earlier, run), *_score_faults(earlier, run)]
     return faults
+
+
+def find_remarks(runs: Sequence[Run]) -> list[tuple[str, list[Path]]]:
+    """Return what is to be known of runs that can be merged: what could not be compared, and how they differ.
+
+    Returns
+    -------
+    list of (sentence, folders)
+        The sentence names neither folder nor patient and may be published; the folders are those it is about.
+    """
+    remarks = []
+    silent: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for run in runs:
+        unstated = tuple(name for name in SETTINGS if run.parameters.get(name) is None)
+        if unstated := (*unstated, *(() if run.version else ("version of the pipeline",))):
+            silent[unstated].append(run.folder)
+    for names, folders in silent.items():
+        said = ", ".join(name.replace("_", " ") for name in names)
+        remarks.append(
+            (f"Not compared, as {len(folders)} of {len(runs)} runs do not state it: {said}.", folders)
+        )
+    for name in MEASURED:
+        found: dict[str, list[Path]] = defaultdict(list)
+        for run in runs:
+            value = run.parameters.get(name)
+            found["not stated" if value is None else str(value)].append(run.folder)
+        if len(found) > 1:
+            counts = ", ".join(f"{value} in {len(folders)}" for value, folders in sorted(found.items()))
+            told = f"Runs differ in {name.replace('_', ' ')}: {counts}; it concerns exams that came raw."
+            remarks.append((told, [folder for folders in found.values() for folder in folders]))
+    return remarks
 
 
 def _setting_faults(runs: Sequence[Run]) -> Iterator[str]:

@@ -36,6 +36,7 @@ from predictgbm.report.formatting import (
     with_interval,
 )
 from predictgbm.report.results import REFERENCE, Results, Row, Task
+from predictgbm.statistics.paired import MINIMUM_PATIENTS
 
 #: Tables that are published as they are; of the scores of single patients only :data:`PUBLIC_SCORES`.
 PUBLIC_TABLES = (
@@ -46,6 +47,12 @@ PUBLIC_SCORES = (
     *("patient", "cohort", "model", "coverage_enhancing", "coverage_core", "coverage_all"),
     *("dice", "hd95_mm", "curve_area"),
 )
+#: Decimals of the scores of single patients, so that who knows a patient's scores cannot tell which of them they are.
+SCORE_DECIMALS = {name: 0 if name.endswith("_mm") else 2 for name in PUBLIC_SCORES[3:]}
+#: Columns of the tables whose value may be that of one patient.
+OF_ONE_PATIENT = ("median", "q1", "q3", "median_ci_low", "median_ci_high", "fraction")
+#: Decimals of all other numbers but p-values: with more, a small cohort's sum follows from those of the others.
+DECIMALS = 4
 #: Panel and way to rank of the overall table.
 PANEL, METHOD = "all_patients", "mean_then_rank"
 
@@ -66,6 +73,10 @@ class Facts:
         Exams whose tumour labels are of the built-in segmenter.
     named : bool
         Whether patients bear their own names.
+    per_patient : str
+        ``rounded`` or ``none``: how scores of single patients are published.
+    remarks : sequence of str
+        What could not be compared between the runs, and how they differ.
     settings : dict
         Parameters that all runs share.
     entries : dict
@@ -82,6 +93,8 @@ class Facts:
     runs: int
     trial_exams: int
     named: bool
+    per_patient: str
+    remarks: Sequence[str]
     settings: Mapping[str, Any]
     entries: Mapping[str, Row]
     learned: Mapping[str, str]
@@ -102,6 +115,19 @@ def public_scores(metrics: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFra
     scores = metrics[list(PUBLIC_SCORES)].copy()
     scores["patient"] = scores["patient"].map(names).astype("string")
     return scores.sort_values(["patient", "model"], ignore_index=True)
+
+
+def public_table(table_: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without the rows of data sets of fewer than :data:`MINIMUM_PATIENTS` patients, and rounded.
+
+    Such rows would tell single patients, as median and quartiles do with all their digits.
+    """
+    kept = table_
+    if {"dataset", "n"} <= set(kept):
+        kept = kept[(kept["dataset"] == "pooled") | (kept["n"] >= MINIMUM_PATIENTS)]
+    numbers = [str(name) for name in kept.select_dtypes("Float64")]
+    numbers = [name for name in numbers if not name.startswith("p_") and name != "p"]
+    return kept.round({name: 2 if name in OF_ONE_PATIENT else DECIMALS for name in numbers})
 
 
 def describe_training(card: Mapping[str, Any]) -> str:
@@ -310,12 +336,14 @@ def histogram(fractions: Sequence[float], color: str) -> Html:
 
 def paired(results: Results, name: str) -> Html:
     """Draw the coverage of each patient by the standard plan and by a model; empty for the standard plan."""
-    pairs = [Pair(row["patient"], reference, own) for row, reference, own in results.pairs(name)]
-    if name == REFERENCE or not pairs:
+    found = results.pairs(name)
+    if name == REFERENCE or not found:
         return Html("")
     style = results.styles[name]
-    better = sum(pair.model > pair.reference for pair in pairs)
-    worse = sum(pair.model < pair.reference for pair in pairs)
+    better = sum(own > reference for _, reference, own in found)
+    worse = sum(own < reference for _, reference, own in found)
+    # Drawn as they are published: a figure has as many digits as its coordinates.
+    pairs = [Pair(row["patient"], round(reference, 2), round(own, 2)) for row, reference, own in found]
     note = f"better in {better}, worse in {worse} of {len(pairs)}"
     return Html(figures.paired_coverage([figures.Panel(style.title, style.color, note, pairs)], "standard"))
 
@@ -400,7 +428,11 @@ def pages(results: Results, rows: Sequence[Row], facts: Facts) -> dict[str, str]
             n_runs=count(facts.runs, "run"),
             datasets=cohorts,
             notes=results.statistics.get("notes") or [],
-            downloads=[*(f"{name}.csv" for name in PUBLIC_TABLES), "metrics.csv", "data_dictionary.csv"],
+            downloads=[
+                *(f"{name}.csv" for name in PUBLIC_TABLES),
+                *(["metrics.csv"] if facts.per_patient != "none" else []),
+                "data_dictionary.csv",
+            ],
             **shared,
         ),
         "assets/leaderboard.js": "".join(
@@ -423,7 +455,7 @@ def pages(results: Results, rows: Sequence[Row], facts: Facts) -> dict[str, str]
             model=row,
             card=card(name, row, facts),
             histogram=histogram(fractions, results.styles[name].color) if fractions else "",
-            paired=paired(results, name),
+            paired=paired(results, name) if facts.per_patient != "none" else "",
             by_dataset=model_table(results, name),
             **shared,
         )

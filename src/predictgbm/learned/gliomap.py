@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from predictgbm.growth import ModelError, Prediction
 from predictgbm.growth.compilation import kernel
+from predictgbm.images import MissingInputError
 from predictgbm.labels import CORE, Tumor, region
 from predictgbm.learned.radiomics import Radiomics, Spacing, filter_image, normalise_contrast
 from predictgbm.learned.training import SPACING_TOLERANCE
@@ -229,13 +230,15 @@ def survey(
 
     Raises
     ------
+    MissingInputError
+        If there is no ADC.
     ModelError
-        If there is no ADC, no core or cavity, or no brain around it.
+        If there is no core or cavity, or no brain around it.
     """
     inside = np.asarray(brain_mask, bool)
     adc = contrasts.get("adc")
     if adc is None or not np.any(adc[inside]):
-        raise ModelError(
+        raise MissingInputError(
             "the exam has no diffusion image (ADC), which GlioMap needs: it runs on the diffusion subset only"
         )
     tumor = region(tumor_seg, (*CORE, Tumor.CAVITY))
@@ -320,9 +323,11 @@ def predict(
 
     Raises
     ------
+    MissingInputError
+        If there is no ADC.
     ModelError
-        If there is no ADC, no core or cavity, no brain around it, the model cannot be used, or all of its classifiers
-        were trained on this patient.
+        If there is no core or cavity, no brain around it, the model cannot be used, or all of its classifiers were
+        trained on this patient.
     """
     used = weights if isinstance(weights, Model) else Model.load(weights)
     if not np.allclose(spacing, used.spacing, rtol=SPACING_TOLERANCE):

@@ -16,6 +16,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 
 import predictgbm
 from predictgbm.growth import ModelError
+from predictgbm.images import MissingInputError
 from predictgbm.learned.gliomap import CONTRASTS, FILE, REACH_MM, Forest, Model, Surroundings, survey
 from predictgbm.learned.radiomics import Spacing
 from predictgbm.learned.splits import check_splits
@@ -220,7 +221,7 @@ def _sample(exam: TrainingExam, seed: int, most: int) -> Sample | None:
     contrasts = {name: exam.inputs.get(name) for name in CONTRASTS}
     try:
         around = survey(contrasts, exam.inputs["tumor_seg"], exam.inputs["brain_mask"], exam.spacing)
-    except ModelError as error:
+    except (ModelError, MissingInputError) as error:
         print(f"patient {exam.patient} is passed over: {error}", flush=True)
         return None
     return draw_sample(exam.patient, around, exam.recurrence, seed, most)

@@ -8,6 +8,7 @@ from statistics import median
 
 import jinja2
 
+from predictgbm.crate import parse_authors
 from predictgbm.report.dose import prescription
 from predictgbm.report.formatting import Html, interval, number, p_value, percent, readable
 from predictgbm.report.results import REFERENCE, Results, is_true
@@ -275,6 +276,15 @@ def methods_text(results: Results) -> Html:
             failures=len(results.tables["failures"]),
             definition=DEFINITIONS.get(results.primary, results.primary),
             family=family,
+            identical=[
+                results.styles[name].title
+                for name in dict.fromkeys(
+                    row["model"]
+                    for row in results.tables["comparisons"]
+                    if is_true(row.get("identical")) and not is_true(row.get("in_family"))
+                )
+                if family
+            ],
             bound=next((number(row["bound"], 1, 100) for row in results.tables["equivalence"]), ""),
             draws=f"{results.statistics['n_bootstrap']:,}" if results.statistics.get("n_bootstrap") else "",
             seed=results.statistics.get("seed"),
@@ -288,6 +298,7 @@ def methods_text(results: Results) -> Html:
             ranking_draws=f"{(results.statistics.get('ranking') or {}).get('draws') or 0:,}",
             result=result,
             software=[f"{title} {newest[name]}" for name, title in NAMED_SOFTWARE.items() if name in newest],
+            authors=[name for name, _ in parse_authors(str(results.parameters.get("results_authors") or ""))],
             p=results.parameters,
         )
     )

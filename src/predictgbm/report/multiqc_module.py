@@ -16,6 +16,7 @@ from typing import Any
 from multiqc import config, report
 from multiqc.base_module import BaseMultiqcModule, ModuleNoSamplesFound
 
+from predictgbm.failures import KINDS
 from predictgbm.quality import STAGES, TRIAL
 from predictgbm.report import (
     curve,
@@ -98,8 +99,10 @@ class MultiqcModule(BaseMultiqcModule):
             f"assets/js/predictgbm_{name}": str(files("predictgbm.report") / "templates" / name)
             for name in ("report.js", "figures.js")
         }
-        # The page begins with what its data is.
-        config.title = f"{'SIMULATED DATA: ' if results.simulated else ''}{escape(config.title or TITLE)}"
+        # Read from the parameters, as free text on a command line would have to be kept from the shell. The page begins
+        # with what its data is.
+        title = str(results.parameters.get("multiqc_title") or config.title or TITLE)
+        config.title = f"{'SIMULATED DATA: ' if results.simulated else ''}{escape(title)}"
         config.intro_text = introduction(results)
 
         self.section("Coverage of the recurrence", "headline", headline(results))
@@ -274,6 +277,7 @@ def more_results(results: Results) -> str:
             continue
         tests = comparisons.get(key, {})
         in_family = is_true(tests.get("in_family"))
+        outside = "same plans" if is_true(tests.get("identical")) else "exploratory" if tests else MISSING
         rows.append(
             [
                 model_cell(results, row["model"]),
@@ -287,7 +291,7 @@ def more_results(results: Results) -> str:
                 p_value(tests.get("p_pratt")),
                 p_value(tests.get("p_wilcox")),
                 p_value(tests.get("p_signflip")),
-                p_value(tests.get("p_adjusted")) if in_family else "exploratory" if tests else MISSING,
+                p_value(tests.get("p_adjusted")) if in_family else outside,
                 number(tests.get("rank_biserial"), 2),
             ]
         )
@@ -606,12 +610,14 @@ def failures(results: Results) -> tuple[str, str] | None:
                 row.get("session"),
                 model_cell(results, row["model"]) if row.get("model") else MISSING,
                 row.get("stage"),
+                readable(row.get("kind") or MISSING),
                 row.get("reason"),
             ]
             for row in failed
         ]
-        head = ["Patient", "Session", "Model", "Step", "What happened"]
-        parts.append(f"<h4>{count(len(failed), 'failure')}</h4>{table(head, rows, range(5))}")
+        head = ["Patient", "Session", "Model", "Step", "Kind", "What happened"]
+        parts.append(f"<h4>{count(len(failed), 'failure')}</h4><p>{escape(failure_counts(results))}</p>")
+        parts.append(table(head, rows, range(6)))
     else:
         parts.append('<p class="gbm-note">Nothing failed: every step of every patient gave a result.</p>')
     if excluded:
@@ -625,6 +631,20 @@ def failures(results: Results) -> tuple[str, str] | None:
         "else; patients left out did not meet the rules of the cohort."
     )
     return how, "".join(parts)
+
+
+def failure_counts(results: Results) -> str:
+    """Return one sentence: how many failures of each kind each model has, and the steps before the models."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in results.tables["failures"]:
+        name = str(row.get("model") or "")
+        title = (results.styles[name].title if name in results.styles else name) or "no model"
+        found[title][KINDS.get(str(row.get("kind")), "for a reason that is not recorded")] += 1
+    told = [
+        f"{title}: {', '.join(f'{n} {text}' for text, n in sorted(kinds.items()))}"
+        for title, kinds in sorted(found.items())
+    ]
+    return f"Failures by model: {'; '.join(told)}."
 
 
 def pictures(results: Results) -> tuple[str, str] | None:

@@ -71,6 +71,8 @@ TEXT_COLUMNS = frozenset(
         "reason",
         "reason_code",
         "stage",
+        "kind",
+        "analysis",
         "method",
         "tissue",
         "left_out",

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from predictgbm.failures import ANALYSES
 from predictgbm.labels import RECURRENCE
 from predictgbm.quality import quality_rows
 from predictgbm.statistics.bootstrap import bca_interval, cohort_strata
@@ -31,7 +32,7 @@ from predictgbm.statistics.paired import (
 )
 from predictgbm.statistics.panels import Bootstrap, Ranking, find_panels, rank_panel
 from predictgbm.statistics.patterns import coverage_rows, pattern_rows
-from predictgbm.statistics.reliability import calibration_tables
+from predictgbm.statistics.reliability import calibration_remarks, calibration_tables
 from predictgbm.statistics.robustness import step_down_max_t
 from predictgbm.statistics.robustness_tables import robustness_rows
 from predictgbm.statistics.settings import settings_rows
@@ -45,6 +46,10 @@ POOLED = "pooled"
 
 #: Columns of ``metrics`` that a record may leave to the cohort's row of its patient.
 IDENTITY = ("session", "cohort", "followup_session", "days")
+
+
+#: Measures of a plan: a model that differs from another in none of them, in no patient, has its plans.
+PLAN_MEASURES = ("coverage_enhancing", "coverage_core", "coverage_all", "dice", "hd95_mm", "plan_ml")
 
 
 @dataclass
@@ -123,6 +128,7 @@ def analyse(
     metrics: pd.DataFrame,
     *,
     models: Iterable[str] = (),
+    failed: Mapping[tuple[str, str], str] | None = None,
     reference: str = "soc",
     family_definitions: Sequence[str] = (PRIMARY,),
     family_models: Sequence[str] | None = None,
@@ -142,12 +148,17 @@ def analyse(
         Table ``metrics``, see :data:`predictgbm.tables.TABLES`.
     models
         Models to list even if they have no row in ``metrics``.
+    failed
+        Patient and model -> kind of the failure for which there is no result.
     reference
         The model that all others are compared with.
     family_definitions, family_models
-        Definitions of recurrence and models (None: all) whose pooled comparisons form the family of Holm's
-        rule, declared before the results are seen. Every other test is exploratory. A declared test that
-        cannot be made still counts in the adjustment.
+        Definitions of recurrence and models whose pooled comparisons form the family of Holm's rule, declared
+        before the results are seen. Every other test is exploratory. A declared test that cannot be made still
+        counts in the adjustment. None: all models but those whose plans are the reference's in every patient
+        (:func:`find_identical`), of which there is nothing to test. The choice rests on absolute differences
+        alone, given which the tests are exact, so that it leaves the error rate as it is (Tarone 1990, Biometrics
+        46:515-522).
     equivalence_bound
         Largest difference of coverage that is declared not to matter.
     draws, seed
@@ -162,8 +173,10 @@ def analyse(
     """
     names = sorted({*metrics["model"].tolist(), *models})
     candidates = [name for name in names if name != reference]
+    identical = find_identical(metrics, candidates, reference)
+    left_out = identical if family_models is None else []
     if family_models is None:
-        family_models = candidates
+        family_models = [name for name in candidates if name not in identical]
     for definition in family_definitions:
         if definition not in RECURRENCE:
             raise TableError(
@@ -178,6 +191,13 @@ def analyse(
     elif len(metrics) and not candidates:
         notes.append(f"No comparison: '{reference}' is the only model.")
     absent = [model for model in family_models if model not in candidates]
+    if identical:
+        kept = (
+            "left out of the family of tests"
+            if left_out
+            else "in the family of tests only where it is declared"
+        )
+        notes.append(f"Same plan as {reference} in every patient, {kept}: {', '.join(identical)}.")
     if absent:
         notes.append(f"Declared in the family of tests, but without result: {', '.join(absent)}.")
 
@@ -201,6 +221,7 @@ def analyse(
                 in_family = dataset == POOLED and definition in family_definitions and model in family_models
                 comparisons.append(
                     {"model": model, "dataset": dataset, "definition": definition, "in_family": in_family}
+                    | {"identical": model in identical}
                     | row
                 )
                 if in_family:
@@ -232,10 +253,24 @@ def analyse(
         remark=lambda cause, dataset, model: remarks.add(cause, dataset, PRIMARY, model),
     )
     correlations = _correlate(metrics, gains, remarks)
-    ranking = _rank(coverage[names], cohort, ranking_draws, seed)
+    ranking = _rank(coverage[names], cohort, ranking_draws, seed, failed)
     return Analysis(
         summary, comparisons, correlations, family, notes + remarks.sentences(), ranking, robustness
     )
+
+
+def find_identical(metrics: pd.DataFrame, models: Iterable[str], reference: str) -> list[str]:
+    """Return the models whose plan is that of the reference in every patient whom either of them has.
+
+    Exactly: no measure of a plan (:data:`PLAN_MEASURES`) differs at all, and no patient is without one of the two.
+    """
+    plans = {
+        name: own.set_index("patient")[list(PLAN_MEASURES)].astype("float64").sort_index()
+        for name, own in metrics.groupby("model")
+    }
+    if reference not in plans or plans[reference]["coverage_enhancing"].isna().all():
+        return []
+    return [name for name in models if name in plans and plans[name].equals(plans[reference])]
 
 
 def _cohorts(metrics: pd.DataFrame) -> pd.Series:
@@ -329,9 +364,15 @@ def _correlate(metrics: pd.DataFrame, gains: pd.DataFrame, remarks: _Remarks) ->
     return rows
 
 
-def _rank(coverage: pd.DataFrame, cohort: pd.Series, draws: int, seed: int) -> Ranking:
+def _rank(
+    coverage: pd.DataFrame,
+    cohort: pd.Series,
+    draws: int,
+    seed: int,
+    failed: Mapping[tuple[str, str], str] | None,
+) -> Ranking:
     """Compare and rank all models by the primary endpoint, pooled, in the panels that there are."""
-    panels, notes = find_panels(coverage, MINIMUM_PATIENTS)
+    panels, notes = find_panels(coverage, MINIMUM_PATIENTS, failed)
     ranking = Ranking(notes=notes)
     for panel in panels:
         part = coverage.loc[panel.patients, panel.models]
@@ -364,7 +405,7 @@ def make_tables(
         known), ``settings`` (a list of ``{axis, setting, plan_ml, coverage_enhancing}``) and ``curve``
         (``{fraction: [...], coverage_enhancing: [...]}``). A missing ``volume_at_soc_coverage_ml`` is read off
         the curve. Where there are: ``dose`` (of :func:`predictgbm.dose.evaluate_dose`) and ``calibration`` (of
-        :func:`predictgbm.reliability.bin_sums`).
+        :func:`predictgbm.reliability.bin_sums`, or ``calibration_reason`` in its place).
     cohort
         ``patients``: rows of table ``cohort``; ``flow``: the list of ``{step, patients}`` from screening to
         analysis. What a row leaves empty is taken from the patient's metrics, and the status is ``evaluated``
@@ -386,7 +427,8 @@ def make_tables(
     tables : dict of DataFrame
         Those of :data:`predictgbm.tables.TABLES`, and ``data_dictionary``.
     facts : dict
-        JSON values: seed, n_bootstrap, reference, models, datasets, primary, family, flow, simulated, notes;
+        JSON values: seed, n_bootstrap, reference, models, datasets, primary, family, failures (their number by
+        analysis), flow, simulated, notes;
         ranking: draws, notes, and for each panel its patients, models, Friedman test, models that no test
         tells apart (cliques), and Kendall's tau.
 
@@ -418,6 +460,8 @@ def make_tables(
         setting_rows += [identity | setting for setting in record.get("settings") or []]
         curve_rows += [identity | {"fraction": x, "coverage_enhancing": y} for x, y in points]
 
+    # Records of earlier versions do not say to what analysis they belong: there was one.
+    failures = [{"analysis": "main"} | {k: v for k, v in row.items() if v is not None} for row in failures]
     unique_failures = {tuple(row.get(name) for name in TABLES["failures"].names): row for row in failures}
     tables = {
         "metrics": build("metrics", metric_rows),
@@ -431,6 +475,11 @@ def make_tables(
     analysis = analyse(
         tables["metrics"],
         models=tables["failures"]["model"].dropna().tolist(),
+        failed={
+            (str(row["patient"]), str(row["model"])): str(row["kind"])
+            for row in unique_failures.values()
+            if row.get("model") and row.get("kind") and row["analysis"] == "main"
+        },
         reference=reference,
         draws=draws,
         ranking_draws=ranking_draws,
@@ -464,9 +513,10 @@ def make_tables(
         "datasets": sorted(set(tables["summary"]["dataset"])),
         "primary": PRIMARY,
         "family": analysis.family,
+        "failures": {name: int((tables["failures"]["analysis"] == name).sum()) for name in ANALYSES},
         "flow": cohort.get("flow") or _flow(tables["cohort"]),
         "simulated": simulated,
-        "notes": analysis.notes,
+        "notes": analysis.notes + calibration_remarks(records),
         "ranking": {
             "draws": ranking_draws,
             "panels": analysis.ranking.panels,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from predictgbm.failures import KINDS
 from predictgbm.statistics.multiple import Pairwise, cliques, friedman, pairs, pairwise
 from predictgbm.statistics.paired import count_zeros_and_ties, hodges_lehmann, rank_biserial
 from predictgbm.statistics.ranking import (
@@ -57,7 +59,9 @@ class Ranking:
     notes: list[str] = field(default_factory=list)
 
 
-def find_panels(coverage: pd.DataFrame, minimum: int) -> tuple[list[Panel], list[str]]:
+def find_panels(
+    coverage: pd.DataFrame, minimum: int, failed: Mapping[tuple[str, str], str] | None = None
+) -> tuple[list[Panel], list[str]]:
     """Say which models are ranked on which patients.
 
     Models with a coverage for at least :data:`NEARLY_ALL` of the patients form the panel ``all_patients``.
@@ -72,6 +76,8 @@ def find_panels(coverage: pd.DataFrame, minimum: int) -> tuple[list[Panel], list
         Patients x models; NaN where a model has no output. Every patient has one of some model.
     minimum
         Smallest number of patients to be ranked on.
+    failed
+        Patient and model -> why there is no output (:data:`predictgbm.failures.KINDS`), where that is known.
 
     Returns
     -------
@@ -96,7 +102,38 @@ def find_panels(coverage: pd.DataFrame, minimum: int) -> tuple[list[Panel], list
             notes.append(f"Ranked only on the {len(shared)} patients whom they have: {said}.")
         else:
             notes.append(f"In no ranking, they share fewer than {minimum} patients: {said}.")
+    if len(coverage) >= minimum:
+        notes += _why_missing(coverage, failed or {})
     return [p for p in panels if len(p.models) >= 2 and len(p.patients) >= minimum], notes
+
+
+def _why_missing(coverage: pd.DataFrame, failed: Mapping[tuple[str, str], str]) -> list[str]:
+    """Say of each model without output for many patients whether they lack an input or the model failed.
+
+    A model that has nearly all of the patients with its inputs is not to blame for the others.
+    """
+    notes = []
+    for model in coverage.columns:
+        absent = coverage.index[coverage[model].isna()]
+        outputs = len(coverage) - len(absent)
+        kinds = Counter(failed[patient, model] for patient in absent if (patient, model) in failed)
+        if not kinds or outputs >= NEARLY_ALL * len(coverage):
+            continue
+        if outputs >= NEARLY_ALL * (len(coverage) - kinds["missing_input"]):
+            notes.append(
+                f"{model} needs an input that {kinds['missing_input']} of {len(coverage)} patients lack: it says "
+                "nothing about them, and did not fail."
+            )
+            continue
+        told = [f"{kinds[kind]} {text}" for kind, text in KINDS.items() if kinds[kind]]
+        if unknown := len(absent) - kinds.total():
+            told.append(f"{unknown} without a reason")
+        notes.append(
+            f"{model} failed: no output for {len(absent)} of {len(coverage)} patients ({', '.join(told)}). Patients "
+            "in whom a model fails may be the harder ones, so its mean over the others flatters it; see its mean "
+            "with missing results counted as 0."
+        )
+    return notes
 
 
 def rank_panel(

@@ -30,7 +30,8 @@ def calibration_tables(records: Sequence[Record], cohort: pd.Series, seed: int) 
     Parameters
     ----------
     records
-        Those of the metrics; ``calibration`` holds the sums of :func:`predictgbm.reliability.bin_sums`, if any.
+        Those of the metrics; ``calibration`` holds the sums of :func:`predictgbm.reliability.bin_sums`, if any,
+        ``calibration_reason`` why there are none of a map that is declared a probability.
     cohort
         Data set by patient, within which patients are resampled.
     seed
@@ -47,6 +48,19 @@ def calibration_tables(records: Sequence[Record], cohort: pd.Series, seed: int) 
         "calibration_summary": build("calibration_summary", summary),
         "reliability": build("reliability", curve),
     }
+
+
+def calibration_remarks(records: Sequence[Record]) -> list[str]:
+    """Say for each model in how many patients its map is declared a probability and is none."""
+    reasons: dict[str, dict[str, str]] = defaultdict(dict)
+    for record in records:
+        if reason := record.get("calibration_reason"):
+            reasons[record["model"]][record["patient"]] = str(reason)
+    return [
+        f"No calibration of {model} for {len(found)} patient(s), whose maps are no probabilities as its entry says; "
+        f"their plans are scored as any other's ({min(found)}: {found[min(found)]})."
+        for model, found in sorted(reasons.items())
+    ]
 
 
 def _pool(

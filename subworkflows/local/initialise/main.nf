@@ -65,6 +65,10 @@ def parameterFault(String name, value, Map property) {
     if (property.maximum != null && value > property.maximum) {
         return "--${name}: ${value} is above the largest allowed value ${property.maximum}"
     }
+    // Nextflow keeps blanks and quotes of a path from the shell, but not these.
+    if (property.format in ['file-path', 'directory-path'] && value.toString() =~ /[$`]/) {
+        return "--${name}: '${value}' has a \$ or a backtick, which shells read; rename the folder or file"
+    }
     if (property.exists && !file(value.toString(), glob: false).exists()) {
         return "--${name}: '${value}' does not exist; check the path"
     }
@@ -128,7 +132,8 @@ def parameterFaults(Map values, String schema) {
 }
 
 // What is wrong with one entry of a model list, by the required and known fields of assets/schema_models.json.
-def modelFaults(entry, Map fields, boolean outside) {
+def modelFaults(entry, Map schema, boolean outside) {
+    def fields = schema.model
     if (!(entry instanceof Map)) {
         return ["'${entry}' is not an entry with fields"]
     }
@@ -138,17 +143,19 @@ def modelFaults(entry, Map fields, boolean outside) {
     // Code of the user's own would be missing on other machines; the package's functions are where the pipeline is.
     def inside = !outside || "${entry.function}".startsWith('predictgbm.')
     def bare = entry.container || (entry.function && inside) ? [] : ["${entry.name}: container: is missing; an outside model comes as one, or is a function of this package (predictgbm.) with other parameters"]
-    // It becomes part of a command.
+    // They become part of a command.
+    def strange = [entry.inputs ?: [], entry.optional_inputs ?: []].flatten() - schema.input['enum']
+    def inputs = strange ? ["${entry.name}: inputs: ${strange.join(', ')} is unknown; known are ${schema.input['enum'].join(', ')}"] : []
     def image = !entry.container || "${entry.container}" ==~ fields.properties.container.pattern ? [] : ["${entry.name}: container: ${fields.properties.container.description}"]
-    return named + missing + unknown + bare + image
+    return named + missing + unknown + bare + inputs + image
 }
 
 // The models of a list file; entries of an outside list name a container, or a function of the package.
 def readModels(String path, boolean outside) {
-    def fields = readDocument("${projectDir}/assets/schema_models.json")['$defs'].model
+    def schema = readDocument("${projectDir}/assets/schema_models.json")['$defs']
     def parsed = readDocument(path)
     def models = parsed instanceof Map && parsed.models instanceof List ? parsed.models : null
-    def faults = models ? models.collectMany { entry -> modelFaults(entry, fields, outside) } : ["expected a list 'models:'"]
+    def faults = models ? models.collectMany { entry -> modelFaults(entry, schema, outside) } : ["expected a list 'models:'"]
     if (faults) {
         error("The model list ${path} has ${faults.size()} fault(s), docs/add_a_model.md shows a good one:\n" + faults.collect { fault -> "  ${fault}" }.join('\n'))
     }
@@ -246,7 +253,7 @@ def selectAlgorithms(String parameter, String wanted, String role) {
 }
 
 // Failure records for the tasks that ended without a result and without a record of their own (killed, out of memory or time).
-def lostTasks(ch_expected, ch_obtained, String stage) {
+def lostTasks(ch_expected, ch_obtained, String stage, String analysis = 'main') {
     return ch_expected
         .map { meta -> tuple(meta, true) }
         .join(ch_obtained.map { meta -> tuple(meta, true) }, remainder: true)
@@ -257,6 +264,8 @@ def lostTasks(ch_expected, ch_obtained, String stage) {
                 session: meta.session,
                 model: meta.model,
                 stage: meta.algorithm ? "${stage} (${meta.algorithm})".toString() : stage,
+                kind: 'lost',
+                analysis: analysis,
                 reason: 'the task was killed or ran out of memory or time; its exit status is in pipeline_info, its log in the work folder',
             ]
             ["${meta.id}_${meta.model ?: meta.algorithm ?: stage}_failure.json".toString(), groovy.json.JsonOutput.toJson(record)]
@@ -337,7 +346,8 @@ def columnFiles(paths) {
     return [paths].flatten().sort { path -> path.name }.collectEntries { path -> [(path.name - '.nii.gz'): path] }
 }
 
-// Last words of a run: where the report is, how many steps failed, and the exit status.
+// Last words of a run: where the report is, how many steps failed, and the exit status. What only another choice in the
+// evaluation lacks is told, and fails no run.
 def runSummary(outdir, train, boolean strict) {
     if (!workflow.success) {
         return [text: '', status: 0]
@@ -346,13 +356,16 @@ def runSummary(outdir, train, boolean strict) {
     if (train == 'lmi') {
         return [text: text.join('\n'), status: 0]
     }
-    def failures = file("${outdir}/tables/failures.csv")
-    def count = failures.exists() ? failures.readLines().size() - 1 : 0
+    def statistics = file("${outdir}/tables/statistics.json")
+    def failures = statistics.exists() ? readDocument(statistics).failures : [main: 0, secondary: 0]
     text << "Report: ${outdir}/multiqc/multiqc_report.html"
-    if (count > 0) {
-        text << "${count} step(s) failed for single patients; they are named in the report and in ${failures}"
+    if (failures.main > 0) {
+        text << "${failures.main} step(s) failed for single patients; they are named in the report and in ${outdir}/tables/failures.csv"
     }
-    return [text: text.join('\n'), status: count > 0 && strict ? 3 : 0]
+    if (failures.secondary > 0) {
+        text << "${failures.secondary} step(s) of other choices in the evaluation failed; the main results are whole, and the report names them"
+    }
+    return [text: text.join('\n'), status: failures.main > 0 && strict ? 3 : 0]
 }
 
 workflow INITIALISE {

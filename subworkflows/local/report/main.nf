@@ -57,6 +57,7 @@ workflow REPORT {
     // The results folder is a BIDS derivative of the exams it was made from.
     ch_options
         .map { options ->
+            def authors = (params.results_authors ?: '').tokenize(';').collect { person -> person.replaceFirst(/\(.*/, '').trim() }
             def description = [
                 Name: 'PREDICT-GBM: maps, plans and scores',
                 BIDSVersion: '1.9.0',
@@ -67,7 +68,7 @@ workflow REPORT {
                     (options.atlas.doi ? [DOI: options.atlas.doi] : [:]) + [Version: options.atlas.space],
                 ],
                 Simulated: options.simulated,
-            ]
+            ] + (params.results_license ? [License: params.results_license] : [:]) + (authors ? [Authors: authors] : [:])
             groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(description))
         }
         .collectFile(name: 'dataset_description.json', storeDir: params.outdir)

@@ -20,6 +20,9 @@ def locate(String name, String patient, sheet, Map bases) {
 // What is wrong with the file of one column; null if nothing is. A DICOM folder stands where a name does not end like NIfTI.
 def pathFault(String column, path) {
     def wanted = column == 'dicom' || (column in ['t1', 't1c', 't2', 'flair', 'adc', 'dti', 'pet'] && !(path.name ==~ /.*\.nii(\.gz)?/))
+    if (path.toString() =~ /[$`]/) {
+        return 'has a $ or a backtick in its path, which shells read'
+    }
     if (!path.exists()) {
         return 'does not exist'
     }
@@ -151,7 +154,7 @@ workflow VALIDATE_COHORT {
 
     ch_failure = ch_refused.flatMap { refused -> refused.entrySet().toList() }.collectFile { entry ->
         def reason = entry.value.collect { fault -> "line ${fault.line}: ${fault.column}: ${fault.what}" }.join(' | ')
-        ["sub-${entry.key}_input_failure.json".toString(), groovy.json.JsonOutput.toJson([patient: entry.key, session: null, model: null, stage: 'input', reason: reason])]
+        ["sub-${entry.key}_input_failure.json".toString(), groovy.json.JsonOutput.toJson([patient: entry.key, session: null, model: null, stage: 'input', kind: 'refused', analysis: 'main', reason: reason])]
     }
     ch_batch = ch_cohort
         .combine(ch_refused.map { refused -> [refused] })

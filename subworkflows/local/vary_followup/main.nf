@@ -36,6 +36,7 @@ workflow VARY_FOLLOWUP {
         ch_again.map { inputs -> inputs[0] },
         FOLLOWUP_REGISTER_OTHERWISE.out.segmentation.mix(FOLLOWUP_REGISTER_OTHERWISE.out.failure).map { meta, _path -> meta },
         'register follow-up',
+        'secondary',
     )
     recurrence = FOLLOWUP_REGISTER_OTHERWISE.out.segmentation
         .map { meta, labels -> tuple(meta.patient, "registration:${meta.algorithm}".toString(), labels) }

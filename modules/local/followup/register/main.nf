@@ -23,6 +23,7 @@ process FOLLOWUP_REGISTER {
     // A method that the main analysis does not use is named by its files.
     def stem = meta.algorithm ? "${meta.id}_reg-${meta.algorithm}" : meta.id
     def prefix = meta.algorithm ? "${meta.id}_space-${task.ext.space}_reg-${meta.algorithm}" : "${meta.id}_space-${task.ext.space}"
+    def secondary = meta.algorithm ? '--secondary' : ''
     def network = method == 'dirac' ? [weights].flatten() : []
     def given = network.findAll { file -> !file.name.endsWith('.sha256') }.collect { file -> "--dirac-weights ${file}" }.join(' ')
     // Of a raw exam each image comes from its own grid with the transform to it, so that it is interpolated once.
@@ -45,11 +46,11 @@ process FOLLOWUP_REGISTER {
         --fixed-csf ${exam}/*_label-CSF_probseg.nii.gz --fixed-seg ${exam}/*_desc-tumor_dseg.nii.gz --moving-seg followup/${row.files.tumor_seg} --moving-labels '${row.tumor_labels}' \\
         ${others} --method ${method} ${given} --out-prefix warped/${prefix} --threads ${task.cpus} \\
         --quality ${stem}_desc-registration_quality.json --picture ${stem}_desc-registration_qc.png \\
-        --failure ${stem}_failure.json --patient ${meta.patient} --session ${meta.session} ${args}
+        --failure ${stem}_failure.json --patient ${meta.patient} --session ${meta.session} ${secondary} ${args}
     if [ ! -e ${stem}_failure.json ]; then
         import_registered.py --row row.json --reference ${exam} \\
             --out ${prefix}_desc-registered_dseg.nii.gz --summary ${meta.id}_followup.json \\
-            --failure ${stem}_failure.json warped/${prefix}_desc-registered_dseg.nii.gz
+            --failure ${stem}_failure.json ${secondary} warped/${prefix}_desc-registered_dseg.nii.gz
         rm warped/${prefix}_desc-registered_dseg.nii.gz
     fi
     find warped -type f -exec mv {} . ';'

@@ -20,7 +20,7 @@ process MODEL_CONTAINER {
     def prefix = "${meta.id}_space-${task.ext.space}_model-${meta.model}"
     """
     run_container_model.sh ${engine} '${entry.container}' ${exam} raw/${prefix}.nii.gz \\
-        ${prefix}_failure.json ${meta.patient} ${meta.session} ${meta.model} ${entry.gpu ? 'gpu' : 'cpu'}
+        ${prefix}_failure.json ${meta.patient} ${meta.session} ${meta.model} ${entry.gpu ? 'gpu' : 'cpu'} ${entry.inputs.join(',')}
     """
 
     stub:
