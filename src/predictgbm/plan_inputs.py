@@ -36,11 +36,11 @@ def read_mask(path: str | os.PathLike[str], reference: Image) -> NDArray[np.bool
         As :func:`read_on`, and if the image holds fractions or more than two values.
     """
     data = read_on(path, reference, np.uint8)
-    values = np.flatnonzero(np.bincount(data.ravel(), minlength=256)[1:]) + 1
-    if values.size > 1:
-        shown = ", ".join(map(str, values[:6].tolist()))
+    mask = data != 0
+    if (data[mask] != data.max()).any():
+        shown = ", ".join(map(str, np.unique(data[mask])[:6].tolist()))
         raise ImageError(f"{path}: holds the values {shown}; a mask has 0 and one other value")
-    return data.astype(bool)
+    return mask
 
 
 def read_labels(path: str | os.PathLike[str], reference: Image, convention: str) -> NDArray[np.uint8]:

@@ -18,6 +18,7 @@ from scipy import ndimage
 
 from predictgbm.dose import plan_dose
 from predictgbm.evaluation import locate_lesions
+from predictgbm.planning import soc_mask
 
 BIN = Path(__file__).resolve().parents[2] / "bin"
 SHAPE = (14, 12, 10)
@@ -346,7 +347,8 @@ def test_measures(files, call):
     assert result["com_distance_cm"] == pytest.approx(np.linalg.norm(shift * (1.2, 1, 2.5)) / 10)
     assert result["n_lesions"] == 2
     assert [x["volume_ml"] for x in result["lesions"]] == pytest.approx([0.054, 0.003])
-    located = locate_lesions(tumor, recurrence, brain, (1.2, 1, 2.5), 3)
+    spacing = (1.2, 1, 2.5)
+    located = locate_lesions(tumor, recurrence, soc_mask(tumor, brain, spacing, 3), spacing)
     assert [{key: lesion[key] for key in located[0]} for lesion in result["lesions"]] == located
     curve = dict(zip(*result["curve"].values(), strict=True))
     assert curve[1.0] == result["coverage_enhancing"]
