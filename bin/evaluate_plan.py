@@ -37,7 +37,7 @@ from predictgbm.images import Image, ImageError, read_image, to_ras
 from predictgbm.labels import CONVENTIONS, CORE, RECURRENCE, region
 from predictgbm.options import RECURRENCE_AXES, listed
 from predictgbm.plan_inputs import read_labels, read_mask, read_on
-from predictgbm.planning import MARGIN_MM, PlanError, soc_mask
+from predictgbm.planning import MARGIN_MM, PlanError, RankOrder, soc_mask, soc_masks
 from predictgbm.reliability import ProbabilityError, bin_sums, calibration_region
 
 #: Columns of the metrics table, in its order.
@@ -67,6 +67,9 @@ COLUMNS = (
 
 #: Tissues whose dose is told.
 TISSUES = {"wm": "white matter", "gm": "grey matter", "csf": "cerebrospinal fluid"}
+
+#: So many standard plans are ranked at first: enough for curve and margins, and mostly for dose and guidelines.
+RANKED = 3
 
 
 def days(text: str) -> int | None:
@@ -216,10 +219,12 @@ def run(args: argparse.Namespace) -> None:
     if args.tumor_seg:
         tumor = read_labels(args.tumor_seg, reference, args.tumor_labels)
         result |= evaluate_tumor(tumor, recurrence, spacing)
-        if located := locate_lesions(tumor, recurrence, brain, spacing, args.margin):
-            result["lesions"] = [a | b for a, b in zip(result["lesions"], located, strict=True)]
+        if args.score or (region(tumor, CORE).any() and result["lesions"]):
+            soc = soc_mask(tumor, brain, spacing, args.margin)
+            if located := locate_lesions(tumor, recurrence, soc, spacing):
+                result["lesions"] = [a | b for a, b in zip(result["lesions"], located, strict=True)]
         if args.score:
-            result |= measure_score(args, plan, tumor, recurrence, brain, reference)
+            result |= measure_score(args, plan, soc, tumor, recurrence, brain, reference)
     for axis, setting, path in args.other_recurrence:
         other = region(read_labels(path, reference, "canonical"), RECURRENCE["enhancing"])
         result["settings"].append(
@@ -237,6 +242,7 @@ def run(args: argparse.Namespace) -> None:
 def measure_score(
     args: argparse.Namespace,
     plan: NDArray[np.bool_],
+    soc: NDArray[np.bool_],
     tumor: NDArray[np.integer],
     recurrence: NDArray[np.integer],
     brain: NDArray[np.bool_],
@@ -246,27 +252,18 @@ def measure_score(
     score, spacing = read_on(args.score, reference, np.float64), reference.spacing
     core = region(tumor, CORE)
     enhancing, recurred = (region(recurrence, RECURRENCE[name]) for name in ("enhancing", "core"))
-    result = evaluate_score(score, tumor, plan, recurrence, brain, spacing, args.margin, args.core_first)
-    margins = (args.other_margins, args.margin, args.core_first)
-    result["settings"] = evaluate_margins(score, tumor, plan, recurrence, brain, spacing, *margins)
+    ranking = RankOrder(score, core, brain, spacing, args.core_first, RANKED * int(np.count_nonzero(soc)))
+    result = evaluate_score(ranking, soc, plan, recurrence, spacing)
+    margins = [margin for margin in args.other_margins if margin != args.margin]
+    others = soc_masks(tumor, brain, spacing, margins)
+    result["settings"] = evaluate_margins(ranking, soc, others, plan, recurrence, spacing)
     if args.dose and plan.any():
-        soc = soc_mask(tumor, brain, spacing, args.margin)
         paths = {name: getattr(args, name) for name in TISSUES}
         tissues = {name: read_on(path, reference, np.float32) for name, path in paths.items() if path}
         masks = organ_files(args.organs) if args.organs else {}
         organs = {name: read_mask(path, reference) for name, path in masks.items()}
         result["dose"] = evaluate_dose(
-            plan,
-            soc,
-            score,
-            core,
-            enhancing,
-            brain,
-            spacing,
-            tissues,
-            args.core_first,
-            args.prescribed,
-            organs,
+            plan, soc, ranking, core, enhancing, brain, spacing, tissues, args.prescribed, organs
         )
     if args.probability and recurred.any():
         near = calibration_region(core, brain, spacing)
@@ -277,8 +274,7 @@ def measure_score(
             result["calibration_reason"] = str(error)
     if args.guidelines:
         result["guidelines"] = [
-            {"guideline": name}
-            | evaluate_guideline(score, core, recurrence, brain, own, allowed, spacing, args.core_first)
+            {"guideline": name} | evaluate_guideline(ranking, recurrence, own, allowed, spacing)
             for name, own, allowed in read_guidelines(args.guidelines, reference)
         ]
     return result

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from predictgbm.evaluation import lesions
 from predictgbm.masks import bounding_box
 from predictgbm.patterns import classify
-from predictgbm.planning import PlanError, distance_um, fill_holes, rank_voxels
+from predictgbm.planning import PlanError, RankOrder, distance_um, fill_holes
 
 #: Part of the prescription that "covers", ICRU's lower limit of a homogeneous dose.
 COVERING = 0.95
@@ -179,10 +179,13 @@ def painted_dose(
     """
     low, high = painted_gy
     voxel_l = math.prod(spacing) * 1e-6
+    # What is painted, and as far as the blur takes it, also beyond the brain: recurrence there gets what spills over.
+    chosen = np.zeros(brain.shape, bool)
+    chosen.ravel()[order] = True
+    near = bounding_box(chosen, math.ceil(TRUNCATION * prescription.sigma_mm / min(spacing)))
     # Blurring is symmetric: what a voxel gives to the brain is the blurred brain at that voxel.
-    box = bounding_box(brain)
     given = np.zeros(brain.shape, np.float32)
-    given[box] = _blur(brain[box].astype(np.float32), spacing, prescription.sigma_mm)
+    given[near] = _blur(brain[near].astype(np.float32), spacing, prescription.sigma_mm)
     share = given.ravel()[order].astype(np.float64) * voxel_l
     place = np.arange(order.size) + 0.5
     integral = high * np.cumsum(share) - (high - low) / (place + 0.5) * np.cumsum(share * place)
@@ -191,12 +194,11 @@ def painted_dose(
     count = int(np.searchsorted(integral, integral_gy_l)) + 1
     painted = np.zeros(brain.shape, np.float32)
     painted.ravel()[order[:count]] = high - (high - low) * place[:count] / count
-    # The blur does not end with the brain: recurrence beyond its mask gets what spills over, as from a plan.
-    near = bounding_box(brain, math.ceil(TRUNCATION * prescription.sigma_mm / min(spacing)))
     dose = np.zeros_like(painted)
-    dose[near] = _blur(painted[near], spacing, prescription.sigma_mm)
     # The last voxel is one too many or just enough.
-    return dose * np.float32(integral_gy_l / integral[count - 1]), count * voxel_l * 1000.0
+    factor = np.float32(integral_gy_l / integral[count - 1])
+    dose[near] = _blur(painted[near], spacing, prescription.sigma_mm) * factor
+    return dose, count * voxel_l * 1000.0
 
 
 def dvh(dose: ArrayLike, at_gy: ArrayLike = DVH_GY) -> NDArray[np.float64]:
@@ -288,13 +290,12 @@ def recurrence_measures(doses: NDArray[np.floating], prescribed_gy: float) -> di
 def evaluate_dose(
     plan: NDArray[np.bool_],
     soc: NDArray[np.bool_],
-    score: NDArray[np.floating],
+    ranking: RankOrder,
     core: NDArray[np.bool_],
     recurrence: NDArray[np.bool_],
     brain: NDArray[np.bool_],
     spacing: Sequence[float],
     tissues: Mapping[str, NDArray[np.floating]] | None = None,
-    core_first: bool = False,
     prescription: Prescription = STANDARD,
     organs: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> dict[str, Any]:
@@ -304,8 +305,8 @@ def evaluate_dose(
     ----------
     plan, soc, core, recurrence, brain : bool arrays of one shape (nx, ny, nz)
         Plan, standard plan, pre-operative tumour core, recurrence that came, brain mask.
-    score, core_first
-        Map, as for :func:`predictgbm.planning.rank_voxels`.
+    ranking
+        Of the map in the brain.
     spacing : voxel size along each axis, in mm
     tissues : probability 0 to 1 by name of the tissue, on the same grid
     prescription
@@ -333,9 +334,10 @@ def evaluate_dose(
     enough = math.ceil(1.5 * budget / (np.mean(PAINTED_GY) * math.prod(spacing) * 1e-6))
     painted, painted_ml = None, math.nan
     for limit in (enough, None):
-        order = rank_voxels(score, core, brain, spacing, limit, core_first)
         with suppress(PlanError):
-            painted, painted_ml = painted_dose(order, inside, spacing, budget, prescription=prescription)
+            painted, painted_ml = painted_dose(
+                ranking.first(limit), inside, spacing, budget, prescription=prescription
+            )
             break
 
     at_recurrence, at_brain = dose[recurrence], dose[healthy]

@@ -8,8 +8,7 @@ evaluated is NaN, never 0 or 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cc3d
@@ -19,15 +18,7 @@ from numpy.typing import NDArray
 from predictgbm.labels import CORE, RECURRENCE, WHOLE_TUMOR, region
 from predictgbm.masks import bounding_box, dice
 from predictgbm.patterns import classify
-from predictgbm.planning import (
-    MARGIN_MM,
-    PlanError,
-    distance_um,
-    distance_um_at,
-    fill_holes,
-    rank_voxels,
-    soc_mask,
-)
+from predictgbm.planning import RankOrder, distance_um, distance_um_at, fill_holes
 
 #: Volumes at which the coverage-volume curve is sampled, as fractions of the plan's volume.
 CURVE_FRACTIONS: tuple[float, ...] = tuple(round(0.05 * i, 2) for i in range(1, 41))
@@ -133,9 +124,8 @@ def lesions(
 def locate_lesions(
     tumor_seg: NDArray[np.integer],
     recurrence: NDArray[np.integer],
-    brain: NDArray[np.bool_],
+    soc: NDArray[np.bool_],
     spacing: Sequence[float],
-    margin: float = MARGIN_MM,
 ) -> list[dict[str, Any]]:
     """Return where each lesion of the enhancing recurrence lies, in the order of :func:`lesions`.
 
@@ -143,10 +133,11 @@ def locate_lesions(
 
     Parameters
     ----------
-    tumor_seg, brain, spacing, margin
-        As for :func:`predictgbm.planning.soc_mask`.
-    recurrence : int array of the same shape
-        Canonical labels of the registered follow-up.
+    tumor_seg, recurrence : int arrays of one shape (nx, ny, nz)
+        Canonical labels of the pre-operative exam and of the registered follow-up.
+    soc : bool array of the same shape
+        Standard plan, of :func:`predictgbm.planning.soc_mask`.
+    spacing : voxel size along each axis, in mm
 
     Returns
     -------
@@ -154,11 +145,6 @@ def locate_lesions(
         ``lesion``: number; ``core_distance_mm``: least distance of a voxel centre of the lesion to one of the
         pre-operative core, 0 where they overlap; ``coverage_standard``: part inside the standard plan, 0 to 1;
         ``pattern``: see :mod:`predictgbm.patterns`. Empty without a core or an enhancing recurrence.
-
-    Raises
-    ------
-    PlanError
-        As :func:`predictgbm.planning.soc_mask`.
     """
     core = region(tumor_seg, CORE)
     enhancing = region(recurrence, RECURRENCE["enhancing"])
@@ -168,7 +154,6 @@ def locate_lesions(
     of_voxel = numbers[enhancing[box]]
     nearest = np.full(of_voxel.max() + 1, np.inf)
     np.minimum.at(nearest, of_voxel, distance_um_at(enhancing, core, spacing) / 1000.0)
-    standard = soc_mask(tumor_seg, brain, spacing, margin)
     return [
         {
             "lesion": lesion["lesion"],
@@ -176,7 +161,7 @@ def locate_lesions(
             "coverage_standard": lesion["coverage"],
             "pattern": classify(lesion["coverage"]),
         }
-        for lesion in lesions(standard, enhancing, spacing)
+        for lesion in lesions(soc, enhancing, spacing)
     ]
 
 
@@ -293,25 +278,24 @@ def evaluate_tumor(
 
 
 def evaluate_score(
-    score: NDArray[np.floating],
-    tumor_seg: NDArray[np.integer],
+    ranking: RankOrder,
+    soc: NDArray[np.bool_],
     plan: NDArray[np.bool_],
     recurrence: NDArray[np.integer],
-    brain: NDArray[np.bool_],
     spacing: Sequence[float],
-    margin: float = MARGIN_MM,
-    core_first: bool = False,
 ) -> dict[str, Any]:
     """Measure a score map at other volumes than the plan's: the coverage-volume curve.
 
     Parameters
     ----------
-    score, tumor_seg, brain, spacing, margin, core_first
-        As for :func:`predictgbm.planning.rank_voxels` and :func:`predictgbm.planning.soc_mask`.
-    plan : bool array of the same shape
-        Its volume is fraction 1 of the curve.
+    ranking
+        Of the map in the brain.
+    soc, plan : bool arrays of shape (nx, ny, nz)
+        Standard plan, of :func:`predictgbm.planning.soc_mask`, and the map's own, whose volume is fraction 1 of the
+        curve.
     recurrence : int array of the same shape
         Canonical labels of the registered follow-up.
+    spacing : voxel size along each axis, in mm
 
     Returns
     -------
@@ -323,12 +307,10 @@ def evaluate_score(
     Raises
     ------
     PlanError
-        As the functions named above.
+        As :func:`predictgbm.planning.rank_voxels`.
     """
     n_voxels = int(np.count_nonzero(plan))
-    core = region(tumor_seg, CORE)
-    limit = math.ceil(max(CURVE_FRACTIONS) * n_voxels)
-    order = rank_voxels(score, core, brain, spacing, limit, core_first)
+    order = ranking.first(math.ceil(max(CURVE_FRACTIONS) * n_voxels))
     result: dict[str, Any] = {
         "curve": None,
         "curve_area": math.nan,
@@ -341,27 +323,22 @@ def evaluate_score(
     values = coverage_curve(order, enhancing, n_voxels)
     result["curve"] = {"fraction": list(CURVE_FRACTIONS), "coverage_enhancing": values.tolist()}
     result["curve_area"] = curve_area(CURVE_FRACTIONS, values)
-    soc = soc_mask(tumor_seg, brain, spacing, margin)
     target = int(np.count_nonzero(soc & enhancing))
     needed = voxels_to_cover(order, enhancing, target)
     if needed is None:
-        full = rank_voxels(score, core, brain, spacing, None, core_first)
-        needed = voxels_to_cover(full, enhancing, target)
+        needed = voxels_to_cover(ranking.first(), enhancing, target)
     assert needed is not None, "the standard of care lies in the brain, so the whole brain covers as much"
     result["volume_at_soc_coverage_ml"] = volume_ml(needed, spacing)
     return result
 
 
 def evaluate_margins(
-    score: NDArray[np.floating],
-    tumor_seg: NDArray[np.integer],
+    ranking: RankOrder,
+    soc: NDArray[np.bool_],
+    others: Mapping[float, NDArray[np.bool_]],
     plan: NDArray[np.bool_],
     recurrence: NDArray[np.integer],
-    brain: NDArray[np.bool_],
     spacing: Sequence[float],
-    margins: Sequence[float],
-    margin: float = MARGIN_MM,
-    core_first: bool = False,
 ) -> list[dict[str, Any]]:
     """Measure the plans that a score map would get if the standard of care had other margins.
 
@@ -369,14 +346,17 @@ def evaluate_margins(
 
     Parameters
     ----------
-    score, tumor_seg, brain, spacing, margin, core_first
-        As for :func:`predictgbm.planning.rank_voxels` and :func:`predictgbm.planning.soc_mask`.
+    ranking
+        Of the map in the brain.
+    soc : bool array of shape (nx, ny, nz)
+        Standard plan, of :func:`predictgbm.planning.soc_mask`.
+    others : bool arrays of the same shape
+        Standard plans by their other margins, in mm.
     plan : bool array of the same shape
-        Plan of the map at ``margin``.
+        Plan of the map, of the volume of ``soc``.
     recurrence : int array of the same shape
         Canonical labels of the registered follow-up.
-    margins
-        Other margins around the tumour core, in mm; ``margin`` itself is left out, and so is one without a plan.
+    spacing : voxel size along each axis, in mm
 
     Returns
     -------
@@ -385,31 +365,20 @@ def evaluate_margins(
     Raises
     ------
     PlanError
-        As the functions named above.
+        As :func:`predictgbm.planning.rank_voxels`.
     """
     enhancing = region(recurrence, RECURRENCE["enhancing"])
-    others = {}
-    for other in margins:
-        # A margin that does not reach the brain has no plan; that is no reason to lose all other measures.
-        with suppress(PlanError):
-            if other != margin:
-                others[other] = soc_mask(tumor_seg, brain, spacing, other)
-    if not others:
-        return []
-    standard = np.array_equal(plan, soc_mask(tumor_seg, brain, spacing, margin))
-    largest = max(int(np.count_nonzero(soc)) for soc in others.values())
-    order = rank_voxels(score, region(tumor_seg, CORE), brain, spacing, largest, core_first)
+    standard = np.array_equal(plan, soc)
     rows = []
-    for other, soc in others.items():
-        n_voxels = int(np.count_nonzero(soc))
-        chosen = soc
+    for margin, other in others.items():
+        n_voxels, chosen = int(np.count_nonzero(other)), other
         if not standard:
-            chosen = np.zeros_like(soc)
-            chosen.flat[order[:n_voxels]] = True
+            chosen = np.zeros_like(other)
+            chosen.flat[ranking.first(n_voxels)] = True
         rows.append(
             {
                 "axis": "margin",
-                "setting": f"{other:g}",
+                "setting": f"{margin:g}",
                 "plan_ml": volume_ml(n_voxels, spacing),
                 "coverage_enhancing": coverage(chosen, enhancing),
             }

@@ -89,20 +89,23 @@ def to_canonical(values: ArrayLike, convention: str = "canonical") -> NDArray[np
     """
     array = np.asarray(values)
     mapping = {0: 0, **parse_convention(convention)}
-    present = np.unique(array)
-    unknown = [v for v in present.tolist() if v not in mapping]
-    if unknown:
-        shown = ", ".join(f"{v:g}" for v in unknown[:8])
+    result = np.zeros(array.shape, np.uint8)
+    unknown = np.ones(array.shape, bool)
+    for value, canonical in mapping.items():
+        found = array == value
+        result[found] = canonical
+        unknown &= ~found
+    if unknown.any():
+        shown = ", ".join(f"{v:g}" for v in np.unique(array[unknown])[:8])
         raise LabelError(
             f"unknown label {shown}; convention '{convention}' knows {', '.join(map(str, sorted(mapping)))}"
         )
-    result = np.zeros(array.shape, np.uint8)
-    for value, canonical in mapping.items():
-        if canonical:
-            result[array == value] = canonical
     return result
 
 
 def region(labels: NDArray[np.integer], members: tuple[Tumor, ...]) -> NDArray[np.bool_]:
     """Return the mask of the voxels whose label is one of ``members``, for example :data:`CORE`."""
-    return np.isin(labels, members)
+    result = np.zeros(labels.shape, bool)
+    for member in members:  # ten times as fast as np.isin
+        result |= labels == member
+    return result

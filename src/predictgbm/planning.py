@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 
 import cc3d
 import edt
@@ -67,6 +69,27 @@ def distance_um_at(
     return distance_um(mask[box], spacing)[wanted[box]]
 
 
+def widened(
+    core: NDArray[np.bool_], inside: NDArray[np.bool_], spacing: Sequence[float], reach: float
+) -> NDArray[np.bool_]:
+    """Return the voxels of a region whose centre is at most ``reach`` mm from that of a core voxel.
+
+    Parameters
+    ----------
+    core, inside : bool arrays of one shape (nx, ny, nz)
+        Tumour core, not empty, and the region.
+    spacing : voxel size along each axis, in mm
+    reach : 0 or more, in mm
+    """
+    near = tuple(
+        slice(max(0, side.start - n), side.stop + n)
+        for side, n in zip(bounding_box(core), (math.ceil(reach / s) for s in spacing), strict=True)
+    )
+    result = np.zeros_like(inside)
+    result[near] = inside[near] & (distance_um(core[near], spacing) <= round(reach * 1000.0))
+    return result
+
+
 def soc_mask(
     tumor_seg: NDArray[np.integer],
     brain_mask: NDArray[np.bool_],
@@ -95,18 +118,26 @@ def soc_mask(
         raise PlanError(f"a margin of {margin:g} mm makes no plan; give 0 mm or more")
     core = region(tumor_seg, CORE)
     _check(brain_mask, core)
-    inside = fill_holes(brain_mask)
-    near = tuple(
-        slice(max(0, side.start - reach), side.stop + reach)
-        for side, reach in zip(bounding_box(core), (math.ceil(margin / s) for s in spacing), strict=True)
-    )
-    result = np.zeros_like(inside)
-    result[near] = inside[near] & (distance_um(core[near], spacing) <= round(margin * 1000.0))
+    result = widened(core, fill_holes(brain_mask), spacing, margin)
     if not result.any():
         raise PlanError(
             f"no voxel within {margin:g} mm of the tumour core lies in the brain mask; "
             "check that both belong to the same exam"
         )
+    return result
+
+
+def soc_masks(
+    tumor_seg: NDArray[np.integer],
+    brain_mask: NDArray[np.bool_],
+    spacing: Sequence[float],
+    margins: Sequence[float],
+) -> dict[float, NDArray[np.bool_]]:
+    """Return :func:`soc_mask` for each of several margins; one that does not reach the brain is left out."""
+    result = {}
+    for margin in margins:
+        with suppress(PlanError):
+            result[margin] = soc_mask(tumor_seg, brain_mask, spacing, margin)
     return result
 
 
@@ -180,6 +211,47 @@ def rank_voxels(
     to_core = distance_um_at(candidates, core, spacing)
     order = np.lexsort((to_core, -value))[:count]  # stable, so the flat index is the last key
     return np.flatnonzero(candidates)[order]
+
+
+class RankOrder:
+    """The rank order of one map, for whoever wants the first voxels of it: made once, for all.
+
+    Parameters
+    ----------
+    score, core, brain, spacing, core_first
+        As for :func:`rank_voxels`.
+    at_first : int
+        Voxels to rank when the first are wanted; who then wants more has all of the brain ranked.
+    """
+
+    def __init__(
+        self,
+        score: NDArray[np.floating],
+        core: NDArray[np.bool_],
+        brain: NDArray[np.bool_],
+        spacing: Sequence[float],
+        core_first: bool = False,
+        at_first: int = 0,
+    ) -> None:
+        self._rank = partial(rank_voxels, score, core, brain, spacing, core_first=core_first)
+        self._order = np.zeros(0, np.int64)
+        self._limit = 0.0
+        self._at_first = at_first
+
+    def first(self, n: int | None = None) -> NDArray[np.int64]:
+        """Return the first ``n`` voxels of :func:`rank_voxels`, or all of the brain, as flat indices.
+
+        Raises
+        ------
+        PlanError
+            As :func:`rank_voxels`.
+        """
+        wanted = math.inf if n is None else n
+        if wanted > self._limit or not self._limit:
+            limit = None if self._limit or n is None else max(n, self._at_first)
+            self._order = self._rank(limit=limit)
+            self._limit = math.inf if limit is None else limit
+        return self._order[:n]
 
 
 def make_plan(

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from predictgbm.planning import distance_um, fill_holes
+from predictgbm.planning import fill_holes, widened
 
 #: Edges of the bins of predicted probability; narrow at the low end, as most voxels never recur.
 EDGES: tuple[float, ...] = (0.0, 0.01, 0.02, 0.05, *(round(0.1 * i, 1) for i in range(1, 11)))
@@ -37,7 +37,7 @@ def calibration_region(
     core: NDArray[np.bool_], brain: NDArray[np.bool_], spacing: Sequence[float], reach_mm: float = REGION_MM
 ) -> NDArray[np.bool_]:
     """Return the voxels of the brain, holes filled, up to ``reach_mm`` from the tumour core."""
-    return fill_holes(brain) & (distance_um(core, spacing) <= round(reach_mm * 1000.0))
+    return widened(core, fill_holes(brain), spacing, reach_mm)
 
 
 def bin_sums(probability: ArrayLike, outcome: ArrayLike, edges: Sequence[float] = EDGES) -> Sums:

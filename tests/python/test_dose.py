@@ -25,7 +25,7 @@ from predictgbm.dose import (
     plan_dose,
     volume_at_dose,
 )
-from predictgbm.planning import PlanError, make_plan, rank_voxels, soc_mask
+from predictgbm.planning import PlanError, RankOrder, make_plan, rank_voxels, soc_mask
 
 SPACING = (1.0, 1.0, 1.0)
 #: Parameters of the pipeline, by what they set.
@@ -256,7 +256,8 @@ class TestEvaluateDose:
         plan = make_plan(
             score, patient["core"], patient["brain"], patient["spacing"], int(patient["soc"].sum())
         )
-        return evaluate_dose(plan, score=score, **patient, **more)
+        ranking = RankOrder(score, patient["core"], patient["brain"], patient["spacing"])
+        return evaluate_dose(plan, ranking=ranking, **patient, **more)
 
     def test_a_map_that_knows_gives_the_recurrence_more(self, patient):
         shape = patient["soc"].shape

@@ -32,7 +32,7 @@ from predictgbm.evaluation import (
     voxels_to_cover,
 )
 from predictgbm.masks import dice
-from predictgbm.planning import make_plan, rank_voxels, soc_mask
+from predictgbm.planning import RankOrder, make_plan, rank_voxels, soc_mask, soc_masks
 
 tries = settings(max_examples=50, deadline=None)
 shapes = st.tuples(*[st.integers(2, 6)] * 3)
@@ -161,7 +161,7 @@ def test_lesions_are_located_as_a_search_over_all_voxels_does(exam, spacing):
     standard = ndimage.binary_fill_holes(brain) & (to_core <= margin)
     assume(standard.any())
     labels, count = ndimage.label(enhancing, np.ones((3, 3, 3)))
-    found = locate_lesions(tumor, recurrence, brain, spacing, margin)
+    found = locate_lesions(tumor, recurrence, soc_mask(tumor, brain, spacing, margin), spacing)
     assert [x["lesion"] for x in found] == list(range(1, count + 1))
     for own in (labels == i for i in range(1, count + 1)):
         # The number is that of the lesion which this component alone covers.
@@ -181,14 +181,15 @@ def test_pattern_is_that_of_the_standard_plan():
     recurrence[11, 10, 10] = 3
     recurrence[26:30, 10, 10] = 3  # the margin ends at 27: the centre at 12 and 15 mm more
     recurrence[60:62, 10, 10] = 3
-    found = locate_lesions(tumor, recurrence, np.ones(tumor.shape, bool), (1, 1, 1))
+    soc = soc_mask(tumor, np.ones(tumor.shape, bool), (1, 1, 1))
+    found = locate_lesions(tumor, recurrence, soc, (1, 1, 1))
     assert [(x["core_distance_mm"], x["coverage_standard"], x["pattern"]) for x in found] == [
         (14.0, 0.5, "marginal"),
         (48.0, 0.0, "distant"),
         (0.0, 1.0, "central"),
     ]
-    assert locate_lesions(tumor * 0 + 2, recurrence, tumor >= 0, (1, 1, 1)) == []
-    assert locate_lesions(tumor, recurrence * 0, tumor >= 0, (1, 1, 1)) == []
+    assert locate_lesions(tumor * 0 + 2, recurrence, soc, (1, 1, 1)) == []
+    assert locate_lesions(tumor, recurrence * 0, soc, (1, 1, 1)) == []
 
 
 @st.composite
@@ -306,7 +307,7 @@ def test_score_measures_of_the_standard_of_care_itself():
     spacing = (1.0, 1.0, 1.0)
     soc = soc_mask(tumor, brain, spacing, 8)
     score = -ndimage.distance_transform_edt(tumor == 0)
-    result = evaluate_score(score, tumor, soc, recurrence, brain, spacing, 8)
+    result = evaluate_score(RankOrder(score, tumor == 3, brain, spacing), soc, soc, recurrence, spacing)
     reference = coverage(soc, recurrence == 3)
     assert 0 < reference < 1
     assert result["plan_follows_score"]
@@ -327,7 +328,8 @@ def test_a_bad_map_needs_more_than_twice_the_volume_to_reach_the_standard_of_car
     recurrence = ball(shape, (15, 15, 16), 2) * np.uint8(3)
     soc = soc_mask(tumor, brain, (1, 1, 1), 2)
     away = ndimage.distance_transform_edt(tumor == 0) + 1
-    result = evaluate_score(away, tumor, soc, recurrence, brain, (1, 1, 1), 2)
+    ranking = RankOrder(away, tumor == 1, brain, (1, 1, 1))
+    result = evaluate_score(ranking, soc, soc, recurrence, (1, 1, 1))
     assert not result["plan_follows_score"]
     assert result["curve_area"] == 0
     assert result["volume_at_soc_coverage_ml"] > 26
@@ -339,7 +341,8 @@ def test_score_measures_without_recurrence_or_plan_are_not_given():
     tumor = ball(shape, (6, 6, 6), 2) * np.uint8(3)
     soc = soc_mask(tumor, brain, (1, 1, 1), 2)
     for plan, recurrence in ((soc, tumor * 0), (soc & False, tumor)):
-        result = evaluate_score(tumor.astype(float), tumor, plan, recurrence, brain, (1, 1, 1), 2)
+        ranking = RankOrder(tumor.astype(float), tumor == 3, brain, (1, 1, 1))
+        result = evaluate_score(ranking, soc, plan, recurrence, (1, 1, 1))
         assert result["curve"] is None
         assert math.isnan(result["curve_area"])
         assert math.isnan(result["volume_at_soc_coverage_ml"])
@@ -354,9 +357,10 @@ def test_plans_of_other_margins_are_those_that_would_be_made(core_first):
     recurrence = (rng.random(shape) < 0.1) * np.uint8(3)
     score = rng.random(shape) - 0.3
     margins = (6.0, 2.5, 9.0)
-    rest = (recurrence, brain, spacing, (*margins, 4.0), 4.0)
-    made = make_plan(score, tumor == 1, brain, spacing, 50, core_first)
-    found = evaluate_margins(score, tumor, made, *rest, core_first)
+    soc, others = soc_mask(tumor, brain, spacing, 4.0), soc_masks(tumor, brain, spacing, margins)
+    ranking = RankOrder(score, tumor == 1, brain, spacing, core_first)
+    made = make_plan(score, tumor == 1, brain, spacing, int(soc.sum()), core_first)
+    found = evaluate_margins(ranking, soc, others, made, recurrence, spacing)
     for margin, row in zip(margins, found, strict=True):
         n = int(soc_mask(tumor, brain, spacing, margin).sum())
         plan = make_plan(score, tumor == 1, brain, spacing, n, core_first)
@@ -367,16 +371,12 @@ def test_plans_of_other_margins_are_those_that_would_be_made(core_first):
             "coverage_enhancing": coverage(plan, recurrence == 3),
         }
     # The standard of care has other margins itself.
-    soc = soc_mask(tumor, brain, spacing, 4.0)
-    for margin, row in zip(margins, evaluate_margins(soc * 1.0, tumor, soc, *rest), strict=True):
+    itself = evaluate_margins(ranking, soc, others, soc, recurrence, spacing)
+    for margin, row in zip(margins, itself, strict=True):
         assert row["coverage_enhancing"] == coverage(soc_mask(tumor, brain, spacing, margin), recurrence == 3)
-    nothing = evaluate_margins(score, tumor, made, recurrence * 0, brain, spacing, (5.0,), 4.0)
+    nothing = evaluate_margins(ranking, soc, others, made, recurrence * 0, spacing)
     assert math.isnan(nothing[0]["coverage_enhancing"])
-    assert evaluate_margins(score, tumor, made, recurrence, brain, spacing, (4.0,), 4.0) == []
-    # To a brain 6 mm away a margin of 5 mm does not reach: it alone is left out.
-    far = brain & (np.arange(24) >= 21)[:, None, None]
-    left = evaluate_margins(score, tumor, far, recurrence, far, spacing, (5.0, 9.0), 8.0)
-    assert [row["setting"] for row in left] == ["9"]
+    assert evaluate_margins(ranking, soc, {}, made, recurrence, spacing) == []
 
 
 def test_lesions_in_a_box_one_voxel_thin_are_told_apart() -> None:

@@ -168,16 +168,14 @@ def test_each_model_is_tested_against_the_guidelines_own_plan() -> None:
     ]
     table = build("guidelines", guideline_rows(records))
     assert table["model"].value_counts().to_dict() == {"guideline": 12, "loti": 12, "soc": 12}
-    rows = {row["model"]: row for row in guideline_comparisons(table, 5)}
+    rows = {row["model"]: row for row in guideline_comparisons(table)}
     p = [stats.wilcoxon(gain[m], zero_method="pratt", method="exact").pvalue for m in range(2)]
     assert [rows[m]["p_pratt"] for m in ("loti", "soc")] == pytest.approx(p)
     assert min(r["p_adjusted"] for r in rows.values()) == pytest.approx(min(1, 2 * min(p)))
     # A model with too few patients is of the family all the same.
     few = [{**r, "model": "pinn"} for r in records[:6:2]]
-    three = guideline_comparisons(build("guidelines", guideline_rows([*records, *few])), 5)
+    three = guideline_comparisons(build("guidelines", guideline_rows([*records, *few])))
     assert min(r["p_adjusted"] for r in three if r["model"] != "pinn") == pytest.approx(min(1, 3 * min(p)))
     assert rows["loti"]["mean"] - rows["loti"]["mean_guideline"] == pytest.approx(gain[0].mean())
-    assert (
-        guideline_comparisons(build("guidelines", guideline_rows(records[:6])), 5)[0].get("p_pratt") is None
-    )
-    assert guideline_comparisons(build("guidelines", []), 5) == []
+    assert guideline_comparisons(build("guidelines", guideline_rows(records[:6])))[0].get("p_pratt") is None
+    assert guideline_comparisons(build("guidelines", [])) == []

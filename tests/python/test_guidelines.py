@@ -22,7 +22,7 @@ from predictgbm.guidelines.presets import (
     guideline,
     restricted_plan,
 )
-from predictgbm.planning import PlanError, make_plan, soc_mask
+from predictgbm.planning import PlanError, RankOrder, make_plan, soc_mask
 
 SHAPE = (24, 22, 20)
 SPACINGS = st.sampled_from([(1.0, 1.0, 1.0), (2.0, 2.0, 2.0), (1.0, 1.5, 2.5)])
@@ -144,13 +144,14 @@ def test_a_models_plan_has_so_many_voxels_of_its_best_in_the_region(
     core, brain = scene["labels"] == 3, scene["brain"]
     allowed = plan_of(scene).allowed
     n = min(wanted, int(allowed.sum()))
-    plan = restricted_plan(score, core, brain, allowed, scene["spacing"], n)
+    ranking = RankOrder(score, core, brain, scene["spacing"])
+    plan = restricted_plan(ranking, allowed, n)
     assert plan.sum() == n
     assert not (plan & ~allowed).any()
     free = make_plan(score, core, brain, scene["spacing"], n)
     assert not (free & allowed & ~plan).any()
     with pytest.raises(PlanError, match="allowed region"):
-        restricted_plan(score, core, brain, allowed, scene["spacing"], int(allowed.sum()) + 1)
+        restricted_plan(ranking, allowed, int(allowed.sum()) + 1)
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 2.0, 1.5)])

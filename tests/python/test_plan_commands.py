@@ -18,6 +18,9 @@ from scipy import ndimage
 
 from predictgbm.dose import plan_dose
 from predictgbm.evaluation import locate_lesions
+from predictgbm.images import ImageError, read_image
+from predictgbm.plan_inputs import read_on
+from predictgbm.planning import soc_mask
 
 BIN = Path(__file__).resolve().parents[2] / "bin"
 SHAPE = (14, 12, 10)
@@ -346,7 +349,8 @@ def test_measures(files, call):
     assert result["com_distance_cm"] == pytest.approx(np.linalg.norm(shift * (1.2, 1, 2.5)) / 10)
     assert result["n_lesions"] == 2
     assert [x["volume_ml"] for x in result["lesions"]] == pytest.approx([0.054, 0.003])
-    located = locate_lesions(tumor, recurrence, brain, (1.2, 1, 2.5), 3)
+    spacing = (1.2, 1, 2.5)
+    located = locate_lesions(tumor, recurrence, soc_mask(tumor, brain, spacing, 3), spacing)
     assert [{key: lesion[key] for key in located[0]} for lesion in result["lesions"]] == located
     curve = dict(zip(*result["curve"].values(), strict=True))
     assert curve[1.0] == result["coverage_enhancing"]
@@ -613,3 +617,18 @@ def test_options_that_need_the_map_say_so(files, call):
     status, said = call("evaluate_plan", *evaluate_arguments(files), "--dose")
     assert status == 2
     assert "--dose needs --score" in said
+
+
+def test_an_image_is_read_once_and_anew_when_its_file_has_changed(tmp_path):
+    path = save(tmp_path / "map.nii.gz", np.zeros(SHAPE, np.float32))
+    reference = read_image(path)
+    first = read_on(path, reference, np.float32)
+    assert read_on(path, reference, np.float32) is first
+    assert read_on(path, reference, np.float64).dtype == np.float64
+    with pytest.raises(ValueError, match="read-only"):
+        first[0, 0, 0] = 1
+    save(path, np.ones(SHAPE, np.float32))
+    assert (read_on(path, reference, np.float32) == 1).all()
+    path.unlink()
+    with pytest.raises(ImageError, match="does not exist"):
+        read_on(path, reference, np.float32)

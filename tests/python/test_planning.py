@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from predictgbm.planning import PlanError, distance_um, fill_holes, make_plan, rank_voxels, soc_mask
+from predictgbm import planning
+from predictgbm.planning import (
+    PlanError,
+    RankOrder,
+    distance_um,
+    fill_holes,
+    make_plan,
+    rank_voxels,
+    soc_mask,
+    soc_masks,
+)
 
 #: Enough to meet every branch on arrays this small; no deadline, since machines may be busy.
 tries = settings(max_examples=50, deadline=None)
@@ -63,6 +73,30 @@ def test_ranking_is_the_definition(case):
 @given(cases(), st.integers(0, 130))
 def test_limited_ranking_is_the_start_of_the_full_one(case, limit):
     assert rank_voxels(*case, limit=limit).tolist() == rank_voxels(*case).tolist()[:limit]
+
+
+@tries
+@given(cases(), st.integers(0, 130), st.lists(st.integers(0, 130) | st.none(), max_size=5), st.booleans())
+def test_one_ranking_serves_whoever_asks(case, at_first, wanted, core_first):
+    full = rank_voxels(*case, core_first=core_first).tolist()
+    ranking = RankOrder(*case, core_first, at_first)
+    for n in wanted:
+        assert ranking.first(n).tolist() == full[:n]
+
+
+def test_a_map_is_ranked_once_and_again_only_for_more(monkeypatch):
+    limits = []
+
+    def rank(*_, limit, **__):
+        limits.append(limit)
+        return np.arange(9)[:limit]
+
+    monkeypatch.setattr(planning, "rank_voxels", rank)
+    ranking = RankOrder(*[np.ones((2, 2, 2))] * 3, (1, 1, 1), at_first=4)
+    assert [ranking.first(n).size for n in (2, 4, 0)] == [2, 4, 0]
+    assert limits == [4]
+    assert [ranking.first(n).size for n in (5, None, 20)] == [5, 9, 9]
+    assert limits == [4, None]
 
 
 @tries
@@ -276,3 +310,12 @@ def test_a_whole_head_at_one_millimetre_is_planned_in_a_second_or_two():
     plan = make_plan(score, core, brain, (1, 1, 1), int(soc.sum()))
     assert time.process_time() - start < 4
     assert plan.sum() == soc.sum()
+
+
+def test_a_margin_that_does_not_reach_the_brain_has_no_plan():
+    core = np.zeros((24, 5, 5), np.uint8)
+    core[8, 2, 2] = 3
+    brain = np.ones(core.shape, bool) & (np.arange(24) >= 15)[:, None, None]
+    plans = soc_masks(core, brain, (1, 1, 1), (5.0, 9.0))
+    assert list(plans) == [9.0]
+    np.testing.assert_array_equal(plans[9.0], soc_mask(core, brain, (1, 1, 1), 9.0))

@@ -363,14 +363,14 @@ def frame(columns: dict[str, int], n: int = 20, seed: int = 0) -> pd.DataFrame:
 
 class TestPanels:
     def test_models_that_all_patients_have_are_one_panel(self):
-        panels, notes = find_panels(frame({"a": 20, "b": 18, "c": 20}), 5)
+        panels, notes = find_panels(frame({"a": 20, "b": 18, "c": 20}))
         assert [(p.name, p.models, len(p.patients)) for p in panels] == [
             ("all_patients", ["a", "b", "c"], 20)
         ]
         assert notes == []
 
     def test_models_of_some_patients_are_ranked_on_those(self):
-        panels, notes = find_panels(frame({"a": 20, "b": 20, "adc": 12, "pet": 9}), 5)
+        panels, notes = find_panels(frame({"a": 20, "b": 20, "adc": 12, "pet": 9}))
         assert [(p.name, p.models) for p in panels] == [
             ("all_patients", ["a", "b"]),
             ("subset", ["a", "b", "adc", "pet"]),
@@ -381,12 +381,12 @@ class TestPanels:
     def test_models_that_share_too_few_patients_are_told(self):
         coverage = frame({"a": 20, "b": 20, "adc": 8, "pet": 9})
         coverage["pet"] = coverage["pet"].to_numpy()[::-1]
-        panels, notes = find_panels(coverage, 5)
+        panels, notes = find_panels(coverage)
         assert [p.name for p in panels] == ["all_patients"]
         assert "share fewer than 5 patients: adc (8 of 20), pet (9 of 20)" in notes[0]
 
     def test_a_model_of_too_few_patients_shrinks_no_panel(self):
-        panels, notes = find_panels(frame({"a": 20, "b": 20, "rare": 3, "broken": 0}), 5)
+        panels, notes = find_panels(frame({"a": 20, "b": 20, "rare": 3, "broken": 0}))
         assert [(p.name, p.models) for p in panels] == [("all_patients", ["a", "b"])]
         assert [note.split(": ")[1] for note in notes] == ["rare (3).", "broken (0)."]
 
@@ -412,11 +412,11 @@ class TestPanels:
 
     @pytest.mark.parametrize("columns", [{}, {"a": 20}, {"a": 4, "b": 4}])
     def test_nothing_to_rank(self, columns):
-        assert find_panels(frame(columns).dropna(how="all"), 5)[0] == []
+        assert find_panels(frame(columns).dropna(how="all"))[0] == []
 
     def ranked(self, coverage: pd.DataFrame, draws: int = 200) -> tuple[Ranking, pd.DataFrame]:
         ranking = Ranking()
-        rank_panel(ranking, "all_patients", coverage, Bootstrap(np.full(len(coverage), ""), draws, 1), 5)
+        rank_panel(ranking, "all_patients", coverage, Bootstrap(np.full(len(coverage), ""), draws, 1))
         return ranking, pd.DataFrame(ranking.rankings).set_index(["method", "model"])
 
     def test_a_missing_output_counts_zero_and_complete_cases_stand_beside(self):

@@ -22,15 +22,14 @@ from predictgbm.statistics.given_dose import given_dose_tables
 from predictgbm.statistics.guidelines import guideline_comparisons, guideline_rows
 from predictgbm.statistics.paired import (
     MINIMUM_PATIENTS,
+    compare,
     count_zeros_and_ties,
-    hodges_lehmann,
     holm,
-    rank_biserial,
     sign_flip_p,
     signed_rank_p,
     spearman,
 )
-from predictgbm.statistics.panels import Bootstrap, Ranking, find_panels, rank_panel
+from predictgbm.statistics.panels import Bootstrap, Ranking, by_model, find_panels, rank_panel
 from predictgbm.statistics.patterns import coverage_rows, pattern_rows
 from predictgbm.statistics.reliability import calibration_remarks, calibration_tables
 from predictgbm.statistics.robustness import step_down_max_t
@@ -203,7 +202,7 @@ def analyse(
 
     summary, comparisons, family_gains = [], [], []
     for definition in RECURRENCE:
-        coverage = _wide(metrics, f"coverage_{definition}", names)
+        coverage = by_model(metrics, f"coverage_{definition}", names)
         for dataset, part in _datasets(coverage, cohort):
             member = cohort.loc[part.index]
             for model in names:
@@ -243,7 +242,7 @@ def analyse(
         together = pd.concat(family_gains, axis=1).to_numpy()
         for row, p in zip(tests, step_down_max_t(together, draws, seed).tolist(), strict=True):
             row["p_max_t"] = p
-    coverage = _wide(metrics, f"coverage_{PRIMARY}", sorted({*names, reference}))
+    coverage = by_model(metrics, f"coverage_{PRIMARY}", sorted({*names, reference}))
     gains = coverage[candidates].sub(coverage[reference], axis=0)
     robustness = robustness_rows(
         list(_datasets(gains.dropna(how="all"), cohort)),
@@ -279,12 +278,6 @@ def _cohorts(metrics: pd.DataFrame) -> pd.Series:
     return cohort.where(cohort.notna(), "not given").replace(POOLED, f"{POOLED} (cohort)").astype(str)
 
 
-def _wide(metrics: pd.DataFrame, column: str, names: list[str]) -> pd.DataFrame:
-    """Return patients x models of one column as float64; patients without any value are left out."""
-    wide = metrics.pivot(index="patient", columns="model", values=column)
-    return wide.reindex(columns=names).astype("float64").dropna(how="all").sort_index()
-
-
 def _datasets(coverage: pd.DataFrame, cohort: pd.Series) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield all patients together, then each cohort; nothing if there are no patients."""
     if len(coverage):
@@ -316,26 +309,21 @@ def _compare(differences: np.ndarray, draws: int, seed: int) -> tuple[dict[str, 
     """Test paired differences; return the row and a remark on what is missing from it."""
     n_zero, n_tied = count_zeros_and_ties(differences)
     row: dict[str, Any] = {"n": differences.size, "n_zero": n_zero, "n_tied": n_tied, "p_pratt": float("nan")}
+    row |= compare(differences)
     if not differences.size:
         return row, "No patient with both results, no test"
-    shift = hodges_lehmann(differences)
-    row["shift"] = shift.estimate
     if differences.size < MINIMUM_PATIENTS:
         return row, f"Fewer than {MINIMUM_PATIENTS} pairs, no test"
     if n_zero == differences.size:
         return row, "All differences are zero, no test"
     row |= {
-        "p_pratt": signed_rank_p(differences, "pratt"),
         "p_wilcox": signed_rank_p(differences, "wilcoxon"),
         "p_signflip": sign_flip_p(differences, draws, seed),
-        "shift_low": shift.low,
-        "shift_high": shift.high,
-        "rank_biserial": rank_biserial(differences),
     }
     remark = None
-    if np.isnan(shift.low):
+    if np.isnan(row["shift_low"]):
         remark = "Too few pairs for a 95 % interval of the shift"
-    elif n_zero and row["p_pratt"] < 0.05 and shift.low <= 0 <= shift.high:
+    elif n_zero and row["p_pratt"] < 0.05 and row["shift_low"] <= 0 <= row["shift_high"]:
         remark = (
             "The interval of the shift touches zero although p_pratt is below 0.05: "
             "the interval keeps patients without a difference, the test leaves them out after ranking"
@@ -372,12 +360,12 @@ def _rank(
     failed: Mapping[tuple[str, str], str] | None,
 ) -> Ranking:
     """Compare and rank all models by the primary endpoint, pooled, in the panels that there are."""
-    panels, notes = find_panels(coverage, MINIMUM_PATIENTS, failed)
+    panels, notes = find_panels(coverage, failed)
     ranking = Ranking(notes=notes)
     for panel in panels:
         part = coverage.loc[panel.patients, panel.models]
         bootstrap = Bootstrap(cohort_strata(cohort.loc[part.index]), draws, seed)
-        rank_panel(ranking, panel.name, part, bootstrap, MINIMUM_PATIENTS)
+        rank_panel(ranking, panel.name, part, bootstrap)
     return ranking
 
 
@@ -496,7 +484,7 @@ def make_tables(
     tables["guarantee"] = build("guarantee", guarantee_rows(tables["curves"]))
     tables["guidelines"] = build("guidelines", guideline_rows(records))
     tables["guideline_comparisons"] = build(
-        "guideline_comparisons", guideline_comparisons(tables["guidelines"], MINIMUM_PATIENTS)
+        "guideline_comparisons", guideline_comparisons(tables["guidelines"])
     )
     members = _cohorts(tables["metrics"])
     tables |= dose_tables(records, members, reference, draws, seed)

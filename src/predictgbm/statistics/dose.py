@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from predictgbm.dose import DVH_GY
 from predictgbm.exam import ORGAN
 from predictgbm.statistics.bootstrap import bca_interval, cohort_strata, resample_counts
-from predictgbm.statistics.paired import MINIMUM_PATIENTS, count_zeros_and_ties, hodges_lehmann, signed_rank_p
+from predictgbm.statistics.paired import MINIMUM_PATIENTS, compare
 from predictgbm.tables import build
 
 Record = Mapping[str, Any]
@@ -87,24 +86,10 @@ def summarise(
                 strata = cohort_strata(cohort.loc[values.index])
                 row["ci_low"], row["ci_high"] = bca_interval(values.to_numpy(), strata, "mean", draws, seed)
             if model != reference and reference in wide:
-                row |= _against((wide[model] - wide[reference]).dropna().to_numpy())
+                differences = (wide[model] - wide[reference]).dropna().to_numpy()
+                row |= {"n_paired": differences.size or None} | compare(differences)
             rows.append(row)
     return rows
-
-
-def _against(differences: NDArray[np.float64]) -> dict[str, Any]:
-    """Return the shift of paired differences with interval and p-value, as far as there are enough."""
-    if not differences.size:
-        return {}
-    shift = hodges_lehmann(differences)
-    row: dict[str, Any] = {"n_paired": differences.size, "shift": shift.estimate}
-    if differences.size >= MINIMUM_PATIENTS and count_zeros_and_ties(differences)[0] < differences.size:
-        row |= {
-            "shift_low": shift.low,
-            "shift_high": shift.high,
-            "p_pratt": signed_rank_p(differences, "pratt"),
-        }
-    return row
 
 
 def mean_histograms(records: Sequence[Record], cohort: pd.Series, seed: int) -> list[dict[str, Any]]:

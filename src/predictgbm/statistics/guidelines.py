@@ -8,13 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from predictgbm.statistics.paired import (
-    count_zeros_and_ties,
-    hodges_lehmann,
-    holm,
-    rank_biserial,
-    signed_rank_p,
-)
+from predictgbm.statistics.paired import compare, count_zeros_and_ties, holm
 
 #: Name under which the guideline's own plan stands among the models.
 OWN_PLAN = "guideline"
@@ -41,15 +35,13 @@ def guideline_rows(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]
     return [*models, *own.values()]
 
 
-def guideline_comparisons(table: pd.DataFrame, minimum: int) -> list[dict[str, Any]]:
+def guideline_comparisons(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Test the enhancing coverage of each model against that of the guideline's own plan, paired by patient.
 
     Parameters
     ----------
     table
         Table ``guidelines``.
-    minimum : int
-        Fewest pairs that are tested.
 
     Returns
     -------
@@ -62,7 +54,7 @@ def guideline_comparisons(table: pd.DataFrame, minimum: int) -> list[dict[str, A
         wide = part.pivot(index="patient", columns="model", values="coverage_enhancing").astype("float64")
         own = wide[OWN_PLAN]
         family = [
-            {"guideline": name, "model": model} | _compare(wide[model].to_numpy(), own.to_numpy(), minimum)
+            {"guideline": name, "model": model} | _compare(wide[model].to_numpy(), own.to_numpy())
             for model in wide.columns
             if model != OWN_PLAN
         ]
@@ -73,15 +65,10 @@ def guideline_comparisons(table: pd.DataFrame, minimum: int) -> list[dict[str, A
     return rows
 
 
-def _compare(model: np.ndarray, own: np.ndarray, minimum: int) -> dict[str, Any]:
+def _compare(model: np.ndarray, own: np.ndarray) -> dict[str, Any]:
     both = np.isfinite(model) & np.isfinite(own)
     difference = model[both] - own[both]
     row: dict[str, Any] = {"n": difference.size, "n_zero": count_zeros_and_ties(difference)[0]}
-    if not difference.size:
-        return row
-    shift = hodges_lehmann(difference)
-    row |= {"mean": model[both].mean(), "mean_guideline": own[both].mean(), "shift": shift.estimate}
-    if difference.size >= minimum and row["n_zero"] < difference.size:
-        row |= {"shift_low": shift.low, "shift_high": shift.high, "rank_biserial": rank_biserial(difference)}
-        row["p_pratt"] = signed_rank_p(difference, "pratt")
+    if difference.size:
+        row |= {"mean": model[both].mean(), "mean_guideline": own[both].mean()} | compare(difference)
     return row

@@ -244,6 +244,30 @@ def hodges_lehmann(differences: ArrayLike, level: float = 0.95) -> Shift:
     return Shift(float(np.median(walsh)), float(walsh[rank - 1]), float(walsh[walsh.size - rank]))
 
 
+def compare(differences: ArrayLike) -> dict[str, float]:
+    """Return what a table tells of the paired differences of two models, as far as there are enough of them.
+
+    Returns
+    -------
+    dict
+        ``shift`` of one difference or more; ``shift_low``, ``shift_high``, ``rank_biserial`` and ``p_pratt`` of
+        :data:`MINIMUM_PATIENTS` or more that are not all zero.
+    """
+    values = clean_differences(differences)
+    if not values.size:
+        return {}
+    shift = hodges_lehmann(differences)
+    if values.size < MINIMUM_PATIENTS or not values.any():
+        return {"shift": shift.estimate}
+    return {
+        "shift": shift.estimate,
+        "shift_low": shift.low,
+        "shift_high": shift.high,
+        "rank_biserial": rank_biserial(differences),
+        "p_pratt": signed_rank_p(differences, "pratt"),
+    }
+
+
 @lru_cache(maxsize=1024)
 def _lower_rank(n: int, alpha: float) -> int:
     """Return which Walsh average, counted from 1, is the lower end of the interval; 0 if there is none."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from predictgbm.failures import KINDS
 from predictgbm.statistics.multiple import Pairwise, cliques, friedman, pairs, pairwise
-from predictgbm.statistics.paired import count_zeros_and_ties, hodges_lehmann, rank_biserial
+from predictgbm.statistics.paired import MINIMUM_PATIENTS, count_zeros_and_ties, hodges_lehmann, rank_biserial
 from predictgbm.statistics.ranking import (
     METHODS,
     bootstrap_scores,
@@ -59,23 +59,36 @@ class Ranking:
     notes: list[str] = field(default_factory=list)
 
 
+def by_model(table: pd.DataFrame, column: str, models: list[str] | None = None) -> pd.DataFrame:
+    """Return patients x models of one column as float64; patients without any value are left out.
+
+    Parameters
+    ----------
+    table
+        With columns ``patient``, ``model`` and the named one.
+    column
+    models
+        Columns of the result; default those that there are, in the order of their names.
+    """
+    wide = table.pivot(index="patient", columns="model", values=column)
+    return wide.reindex(columns=models).astype("float64").dropna(how="all").sort_index()
+
+
 def find_panels(
-    coverage: pd.DataFrame, minimum: int, failed: Mapping[tuple[str, str], str] | None = None
+    coverage: pd.DataFrame, failed: Mapping[tuple[str, str], str] | None = None
 ) -> tuple[list[Panel], list[str]]:
     """Say which models are ranked on which patients.
 
     Models with a coverage for at least :data:`NEARLY_ALL` of the patients form the panel ``all_patients``.
     If there are others, such as a model that needs an image which only some exams have, all models together
     form the panel ``subset``, on the patients for whom every one of those others has a coverage. A model
-    with fewer than ``minimum`` patients is in no panel, nor is there a panel of fewer patients or of a single
-    model.
+    with fewer than :data:`~predictgbm.statistics.paired.MINIMUM_PATIENTS` patients is in no panel, nor is there
+    a panel of fewer patients or of a single model.
 
     Parameters
     ----------
     coverage
         Patients x models; NaN where a model has no output. Every patient has one of some model.
-    minimum
-        Smallest number of patients to be ranked on.
     failed
         Patient and model -> why there is no output (:data:`predictgbm.failures.KINDS`), where that is known.
 
@@ -84,27 +97,27 @@ def find_panels(
     panels, remarks
     """
     outputs = coverage.notna().sum()
-    ranked = outputs[outputs >= minimum].index.tolist()
+    ranked = outputs[outputs >= MINIMUM_PATIENTS].index.tolist()
     partial = [model for model in ranked if outputs[model] < NEARLY_ALL * len(coverage)]
     complete = [model for model in ranked if model not in partial]
     notes = [
-        f"In no ranking, output for fewer than {minimum} patients: {model} ({outputs[model]})."
+        f"In no ranking, output for fewer than {MINIMUM_PATIENTS} patients: {model} ({outputs[model]})."
         for model in coverage.columns
-        if model not in ranked and len(coverage) >= minimum
+        if model not in ranked and len(coverage) >= MINIMUM_PATIENTS
     ]
     shared = coverage.index[coverage[partial].notna().all(axis=1)]
     everyone, subset = PANELS
     panels = [Panel(everyone, coverage.index, complete)]
     if partial:
         said = ", ".join(f"{model} ({outputs[model]} of {len(coverage)})" for model in partial)
-        if len(shared) >= minimum:
+        if len(shared) >= MINIMUM_PATIENTS:
             panels.append(Panel(subset, shared, ranked))
             notes.append(f"Ranked only on the {len(shared)} patients whom they have: {said}.")
         else:
-            notes.append(f"In no ranking, they share fewer than {minimum} patients: {said}.")
-    if len(coverage) >= minimum:
+            notes.append(f"In no ranking, they share fewer than {MINIMUM_PATIENTS} patients: {said}.")
+    if len(coverage) >= MINIMUM_PATIENTS:
         notes += _why_missing(coverage, failed or {})
-    return [p for p in panels if len(p.models) >= 2 and len(p.patients) >= minimum], notes
+    return [p for p in panels if len(p.models) >= 2 and len(p.patients) >= MINIMUM_PATIENTS], notes
 
 
 def _why_missing(coverage: pd.DataFrame, failed: Mapping[tuple[str, str], str]) -> list[str]:
@@ -141,9 +154,10 @@ def rank_panel(
     name: str,
     coverage: pd.DataFrame,
     bootstrap: Bootstrap,
-    minimum: int,
 ) -> None:
     """Add a panel to ``ranking``: tests on its complete blocks, ranks with a missing output counted as 0.
+
+    Tests, and ranks of the complete blocks, want :data:`~predictgbm.statistics.paired.MINIMUM_PATIENTS` of them.
 
     Parameters
     ----------
@@ -155,16 +169,14 @@ def rank_panel(
         Patients x models of the panel; NaN where a model has no output.
     bootstrap
         How the patients are resampled.
-    minimum
-        Smallest number of complete blocks for tests and ranks of them.
     """
     blocks = coverage.dropna()
     facts: dict[str, Any] = {"patients": len(coverage), "complete": len(blocks), "models": list(coverage)}
     facts |= {"friedman": None, "cliques": []}
-    tests = pairwise(blocks) if len(blocks) >= minimum else None
+    tests = pairwise(blocks) if len(blocks) >= MINIMUM_PATIENTS else None
     if tests is None:
         ranking.notes.append(
-            f"No test of all models, fewer than {minimum} patients have output of each ({name})."
+            f"No test of all models, fewer than {MINIMUM_PATIENTS} patients have output of each ({name})."
         )
     else:
         facts["friedman"] = _friedman_facts(blocks)

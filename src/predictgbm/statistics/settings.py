@@ -21,7 +21,7 @@ from predictgbm.statistics.paired import (
     signed_rank_p,
     verdict,
 )
-from predictgbm.statistics.panels import find_panels
+from predictgbm.statistics.panels import by_model, find_panels
 from predictgbm.statistics.ranking import competition_ranks, kendall_tau
 
 Row = dict[str, Any]
@@ -45,8 +45,8 @@ def settings_rows(
         The model that the others are compared with.
     """
     rows: dict[str, list[Row]] = {"sensitivity": [], "agreement": []}
-    main = _wide(metrics, PRIMARY)
-    panels, _ = find_panels(main, MINIMUM_PATIENTS)
+    main = by_model(metrics, PRIMARY)
+    panels, _ = find_panels(main)
     if not panels:
         return rows
     main = main.loc[panels[0].patients, panels[0].models]
@@ -75,11 +75,6 @@ def settings_rows(
     return rows
 
 
-def _wide(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    wide = table.pivot(index="patient", columns="model", values=column)
-    return wide.astype("float64").dropna(how="all").sort_index()
-
-
 def _settings(
     metrics: pd.DataFrame, settings: pd.DataFrame, guidelines: pd.DataFrame
 ) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -91,9 +86,9 @@ def _settings(
         if axis == "definition":
             for definition in RECURRENCE:
                 if f"coverage_{definition}" != PRIMARY:
-                    yield axis, definition, _wide(metrics, f"coverage_{definition}")
+                    yield axis, definition, by_model(metrics, f"coverage_{definition}")
         for setting, part in others[others["axis"] == axis].groupby("setting", sort=False):
-            yield axis, str(setting), _wide(part, PRIMARY)
+            yield axis, str(setting), by_model(part, PRIMARY)
 
 
 def _column(rows: dict[str, Row], name: str) -> list[Any]:
