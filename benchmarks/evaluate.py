@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print the CPU seconds and memory that bin/evaluate_plan.py needs for the plans of a run, with all it can measure.
+"""Print the CPU seconds that bin/evaluate_plan.py needs for each plan of a run, with dose, margins and guidelines.
 
     python benchmarks/evaluate.py --results DIR [--repeats 3] [--out FOLDER] [--profile]
 
@@ -13,7 +13,6 @@ import argparse
 import cProfile
 import json
 import pstats
-import resource
 import runpy
 import sys
 import tempfile
@@ -70,22 +69,21 @@ def main() -> None:
     command = runpy.run_path(str(ROOT / "bin" / "evaluate_plan.py"))["main"]
     print(f"imports: {time.process_time() - before:.2f} CPU s")
     with tempfile.TemporaryDirectory() as scratch:
-        profiler, seconds = cProfile.Profile(), {stem: list[float]() for stem, _ in plans}
-        # Round by round, as a process that does all plans of a patient: a plan's own map is read each time.
-        for _ in range(args.repeats):
-            for stem, files in plans:
-                out = (args.out or Path(scratch)) / f"{stem}.json"
-                sys.argv = ["evaluate_plan.py", *files, "--out", str(out), *args.options]
+        profiler, total = cProfile.Profile(), 0.0
+        for stem, files in plans:
+            out = (args.out or Path(scratch)) / f"{stem}.json"
+            sys.argv = ["evaluate_plan.py", *files, "--out", str(out), *args.options]
+            seconds = []
+            for _ in range(args.repeats):
                 before = time.process_time()
-                status = profiler.runcall(command) if args.profile else command()
-                seconds[stem].append(time.process_time() - before)
-                if status:
+                if command():
                     sys.exit(f"{stem} could not be evaluated")
-        for stem, times in seconds.items():
-            print(f"{stem}: {min(times):.2f} CPU s")
-        mean = sum(min(times) for times in seconds.values()) / len(plans)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-        print(f"{len(plans)} plans: {mean:.2f} CPU s per plan, {peak:.0f} MB at most")
+                seconds.append(time.process_time() - before)
+            print(f"{stem}: {min(seconds):.2f} CPU s")
+            total += min(seconds)
+            if args.profile:
+                profiler.runcall(command)
+        print(f"{len(plans)} plans: {total / len(plans):.2f} CPU s per plan")
         if args.profile:
             pstats.Stats(profiler).sort_stats("tottime").print_stats(40)
 

@@ -7,8 +7,6 @@ flat index, means the same place in the head for every file.
 from __future__ import annotations
 
 import os
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,33 +15,16 @@ from numpy.typing import DTypeLike, NDArray
 from predictgbm.images import Image, ImageError, conform, read_image
 from predictgbm.labels import LabelError, to_canonical
 
-#: Images that are kept in memory: what a plan is measured with, its own map and mask included.
-KEPT = 12
-
 
 def read_on(path: str | os.PathLike[str], reference: Image, dtype: DTypeLike) -> NDArray[Any]:
     """Read an image in the voxel order of a reference on the same grid.
-
-    The last :data:`KEPT` images are kept, as long as their files stay as they are, and cannot be written to: a process
-    that measures the plans of many models reads the exam of a patient once.
 
     Raises
     ------
     ImageError
         From :func:`predictgbm.images.read_image` and :func:`predictgbm.images.conform`.
     """
-    try:
-        state = Path(path).stat()
-    except OSError:
-        return read_image(path, dtype).data  # which says what is wrong
-    return conform(_kept(str(path), np.dtype(dtype), state.st_mtime_ns, state.st_size), reference).data
-
-
-@lru_cache(maxsize=KEPT)
-def _kept(path: str, dtype: np.dtype[Any], _changed_ns: int, _size: int) -> Image:
-    image = read_image(path, dtype)
-    image.data.flags.writeable = False
-    return image
+    return conform(read_image(path, dtype), reference).data
 
 
 def read_mask(path: str | os.PathLike[str], reference: Image) -> NDArray[np.bool_]:

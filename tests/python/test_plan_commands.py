@@ -18,8 +18,6 @@ from scipy import ndimage
 
 from predictgbm.dose import plan_dose
 from predictgbm.evaluation import locate_lesions
-from predictgbm.images import ImageError, read_image
-from predictgbm.plan_inputs import read_on
 from predictgbm.planning import soc_mask
 
 BIN = Path(__file__).resolve().parents[2] / "bin"
@@ -617,18 +615,3 @@ def test_options_that_need_the_map_say_so(files, call):
     status, said = call("evaluate_plan", *evaluate_arguments(files), "--dose")
     assert status == 2
     assert "--dose needs --score" in said
-
-
-def test_an_image_is_read_once_and_anew_when_its_file_has_changed(tmp_path):
-    path = save(tmp_path / "map.nii.gz", np.zeros(SHAPE, np.float32))
-    reference = read_image(path)
-    first = read_on(path, reference, np.float32)
-    assert read_on(path, reference, np.float32) is first
-    assert read_on(path, reference, np.float64).dtype == np.float64
-    with pytest.raises(ValueError, match="read-only"):
-        first[0, 0, 0] = 1
-    save(path, np.ones(SHAPE, np.float32))
-    assert (read_on(path, reference, np.float32) == 1).all()
-    path.unlink()
-    with pytest.raises(ImageError, match="does not exist"):
-        read_on(path, reference, np.float32)
