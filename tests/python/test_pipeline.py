@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -557,8 +558,10 @@ def test_not_strict_leaves_the_faulty_patient_out(sheet: list[dict[str, str]], t
     ) - {bad}
 
 
-def test_bad_map_costs_that_model_that_patient(sheet: list[dict[str, str]], tmp_path: Path) -> None:
-    """Score maps from the sheet: one good, one constant, one on another grid."""
+def test_bad_map_costs_that_model_that_patient(
+    benchmark: Path, sheet: list[dict[str, str]], tmp_path: Path
+) -> None:
+    """Score maps from the sheet, one good, one constant, one on another grid, two patients a task."""
     table = [{**row, "score_mine": ""} for row in sheet]
     for number, row in enumerate(row for row in table if row["role"] == "preop"):
         image = read_image(row["flair"])
@@ -579,8 +582,16 @@ def test_bad_map_costs_that_model_that_patient(sheet: list[dict[str, str]], tmp_
         "none",
         "--sensitivity_margins",
         "none",
+        "--patients_per_task",
+        "2",
     )
-    run(tmp_path, *options, "--outdir", "results", "-profile", "standard", status=3)
+    output = run(tmp_path, *options, "--outdir", "results", "-profile", "standard", status=3)
+    tasks = Counter(submitted(output))
+    assert {
+        tasks[name] for name in ("EXAM_VALIDATE", "EXAM_PREPARE", "FOLLOWUP_IMPORT", "MODEL_CHECKMAP")
+    } == {2}
+    # Two for the standard plan, one for the map that is left.
+    assert tasks["PLAN_MAKE"] == tasks["PLAN_EVALUATE"] == 3
     tables = tmp_path / "results" / "tables"
     patients = [row["patient"] for row in sheet if row["role"] == "preop"]
     failures = rows(tables / "failures.csv")
@@ -588,7 +599,13 @@ def test_bad_map_costs_that_model_that_patient(sheet: list[dict[str, str]], tmp_
     assert "constant" in failures[0]["reason"] or "same value" in failures[0]["reason"]
     assert [row["patient"] for row in rows(tables / "metrics.csv") if row["model"] == "mine"] == patients[:1]
     assert rows(tables / "settings.csv") == []
-    assert sum(row["model"] == "soc" for row in rows(tables / "metrics.csv")) == PATIENTS
+    # One by one, the same patients have the same scores.
+    alone, together = (
+        [row for row in rows(folder / "metrics.csv") if row["model"] == "soc"]
+        for folder in (benchmark / "results" / "tables", tables)
+    )
+    assert len(together) == PATIENTS
+    assert together == alone
     report = (tmp_path / "results" / "multiqc" / "multiqc_report.html").read_text(encoding="utf-8")
     assert failures[0]["patient"] in report
     run(tmp_path, *options, "--outdir", "results", "--strict", "false", "-profile", "standard", "-resume")

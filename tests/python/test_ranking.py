@@ -396,7 +396,7 @@ class TestPanels:
         absent = coverage.index[12:]
         failed = {(patient, "adc"): "missing_input" for patient in absent}
         failed |= {(patient, "weak"): "crashed" for patient in absent[:-2]} | {(absent[-2], "weak"): "lost"}
-        notes = find_panels(coverage, 5, failed)[1]
+        notes = find_panels(coverage, failed)[1]
         assert notes[1].startswith("adc needs an input that 8 of 20 patients lack")
         assert notes[2].startswith(
             "weak failed: no output for 8 of 20 patients "
@@ -404,11 +404,9 @@ class TestPanels:
         )
         assert len(notes) == 3
         failed[absent[0], "adc"] = "crashed"
-        assert find_panels(coverage, 5, failed)[1][1].startswith("adc needs an input that 7 of 20"), (
-            "12 of 13"
-        )
+        assert find_panels(coverage, failed)[1][1].startswith("adc needs an input that 7 of 20"), "12 of 13"
         failed |= {(patient, "adc"): "refused" for patient in absent[:2]}
-        assert find_panels(coverage, 5, failed)[1][1].startswith("adc failed"), "12 of 14"
+        assert find_panels(coverage, failed)[1][1].startswith("adc failed"), "12 of 14"
 
     @pytest.mark.parametrize("columns", [{}, {"a": 20}, {"a": 4, "b": 4}])
     def test_nothing_to_rank(self, columns):
