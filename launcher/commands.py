@@ -75,8 +75,8 @@ def atlas(space: str | None) -> Path:
             f"--atlas_space: '{space}' is not one of {', '.join(ATLAS_SPACES)}; for an atlas of your own "
             "give its folder by --atlas, too"
         )
-    # The number is that of the folder's layout.
-    target = cache_folder() / "atlas" / f"{space}-3"
+    # The number is that of the folder's layout and of what is derived for it.
+    target = cache_folder() / "atlas" / f"{space}-4"
     with made_once(target) as folder:
         if folder is not None:
             with step(f"preparing the {space} atlas (60 MB)"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 import small_exam
 from scipy import stats
 
-from predictgbm.atlas import COMPARTMENTS, Atlas
+from predictgbm.atlas import COMPARTMENTS, Atlas, load_atlas, resample_atlas
 from predictgbm.exam import Exam
+from predictgbm.guidelines.compartments import (
+    SEEDS as ATLAS_SEEDS,
+)
 from predictgbm.guidelines.compartments import (
     Compartment,
     derive_compartments,
@@ -19,6 +23,7 @@ from predictgbm.guidelines.compartments import (
     load_compartments,
     place_compartments,
 )
+from predictgbm.guidelines.geodesic import geodesic_distance
 from predictgbm.images import Image, ImageError, read_image
 from predictgbm.statistics.guidelines import guideline_comparisons, guideline_rows
 from predictgbm.tables import build
@@ -43,8 +48,8 @@ def blocks() -> tuple[Atlas, np.ndarray]:
 SEEDS = {
     Compartment.LEFT: [(14.0, 30.0, 32.0)],
     Compartment.RIGHT: [(44.0, 30.0, 32.0)],
-    Compartment.CEREBELLUM: [(20.0, 14.0, 9.0), (40.0, 14.0, 9.0)],
-    Compartment.BRAIN_STEM: [(30.0, 45.0, 9.0)],
+    Compartment.POSTERIOR_FOSSA: [(20.0, 14.0, 9.0), (40.0, 14.0, 9.0)],
+    Compartment.MIDBRAIN: [(30.0, 45.0, 9.0)],
 }
 
 
@@ -67,7 +72,39 @@ def test_compartments_meet_in_the_dark_and_the_callosum_is_open() -> None:
     # The tentorium closes the way from the occipital lobe to the cerebellum, not that to the stem.
     assert wall[14, 10, 15:23].any()
     assert not wall[14, 50, 10:30].any()
-    assert not (wall & (found == Compartment.BRAIN_STEM)).any()
+    assert not (wall & (found == Compartment.MIDBRAIN)).any()
+
+
+def test_in_the_atlas_ways_lead_through_callosum_and_midbrain_alone() -> None:
+    cache = os.environ.get("PREDICTGBM_CACHE", "~/.cache/predictgbm")
+    folder = Path(os.environ.get("PREDICTGBM_ATLAS", f"{cache}/atlas/SRI24-4")).expanduser()
+    if not folder.is_dir():
+        pytest.skip(f"no atlas in {folder}; ./predictgbm setup makes it")
+    atlas = load_atlas(folder)
+    if atlas.space != "SRI24":
+        pytest.skip(f"the points are of SRI24, not of {atlas.space}")
+    found = derive_compartments(atlas, ATLAS_SEEDS["SRI24"])
+    passable = resample_atlas(atlas, found.shape, found.affine).brain_mask & ~dura_mask(found.data)
+
+    def way(start: tuple[int, int, int], end: tuple[int, int, int]) -> float:
+        a, b = np.rint((np.linalg.inv(found.affine) @ np.array([[*start, 1], [*end, 1]]).T)[:3].T).astype(int)
+        source = np.zeros_like(passable)
+        source[tuple(a)] = True
+        return float(geodesic_distance(source, passable, (2.0, 2.0, 2.0), 100.0)[tuple(b)])
+
+    # Beside each other across falx or tentorium, each pair 16 to 24 mm apart: above the callosum, frontal, occipital;
+    # occipital, left and right medial temporal lobe and cerebellum.
+    assert way((-128, 100, 112), (-112, 100, 112)) > 35
+    assert way((-128, 172, 90), (-112, 172, 90)) > 35
+    assert way((-128, 50, 80), (-112, 50, 80)) > 35
+    assert way((-140, 60, 60), (-140, 62, 36)) > 60
+    assert way((-145, 96, 52), (-138, 80, 42)) > 30
+    assert way((-97, 96, 52), (-103, 80, 42)) > 30
+    assert way((-150, 100, 48), (-145, 80, 38)) > 40
+    # Callosum; thalamus, midbrain and pons.
+    assert way((-128, 120, 90), (-112, 120, 90)) == 16
+    assert way((-134, 112, 66), (-124, 100, 54)) < 24
+    assert way((-119, 96, 54), (-119, 100, 36)) < 20
 
 
 def test_an_atlas_of_ones_own_brings_its_compartments_or_has_none(tmp_path: Path) -> None:

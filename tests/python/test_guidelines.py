@@ -248,6 +248,27 @@ def test_ventricles_are_the_deep_fluid_and_its_horns(monkeypatch: pytest.MonkeyP
     assert not ventricle_mask(csf * 0, inside, (2.0, 2.0, 2.0)).any()
 
 
+@pytest.mark.parametrize("label", [1, 2, 4])
+def test_fluid_of_the_tumour_is_no_ventricle(label: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cyst that touches the ventricle: the tissue map shows one room of fluid, the labels part it."""
+    monkeypatch.setattr("predictgbm.guidelines.barriers.VENTRICLE_DEPTH_MM", 20.0)
+    monkeypatch.setattr("predictgbm.guidelines.barriers.VENTRICLE_ML", 1.0)
+    shape, spacing = (60, 60, 60), (2.0, 2.0, 2.0)
+    ventricle = np.zeros(shape, bool)
+    ventricle[22:28, 20:40, 20:40] = True
+    cyst = ball(shape, (34, 30, 30), 6.5) & ~ventricle
+    crumb = np.zeros(shape, bool)
+    crumb[40:43, 30, 30] = True  # a dark voxel or two beyond: no horn of a ventricle either
+    labels = np.where(cyst, label, 0).astype(np.uint8)
+    labels[37:40, 35:38, 28:32] = 3
+    fluid = (ventricle | cyst | crumb) & (labels != 3)
+    made = make_guideline_plan(ESTRO_EANO_2023, labels, np.ones(shape, bool), fluid * 1.0, None, spacing)
+    assert (made.ventricles == ventricle).all()
+    # What the margin reaches of the cyst it takes in, as tissue.
+    uniform = soc_mask(labels, np.ones(shape, bool), spacing, 15.0)
+    assert (made.plan[cyst] == uniform[cyst]).all()
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_horns_are_followed_as_far_along_every_axis(axis: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A canal of fluid from face to face: 30 mm deep it begins, and 10 mm more belong to it, however thick a slice."""

@@ -314,7 +314,7 @@ def test_the_atlas_is_prepared_in_the_space_asked_for(
         assert launcher.parameter(arguments, "atlas_space") == "MNI152"
         assert launcher.parameter(arguments, "atlas") is None
     folders = [launcher.atlas(space) for space in (None, "SRI24", "MNI152")]
-    assert [folder.name for folder in folders] == ["SRI24-3", "SRI24-3", "MNI152-3"]
+    assert [folder.name for folder in folders] == ["SRI24-4", "SRI24-4", "MNI152-4"]
     assert [command[command.index("--space") + 1] for command in calls] == ["SRI24", "MNI152"]
     with pytest.raises(launcher.SetupError, match=r"'MNI' is not one of SRI24, MNI152.*--atlas"):
         launcher.atlas("MNI")

@@ -37,7 +37,7 @@ from predictgbm.simulation.appearance import CONTRASTS as LOOKS
 from predictgbm.simulation.appearance import Scene, render
 
 CACHE = os.environ.get("PREDICTGBM_CACHE", "~/.cache/predictgbm")
-ATLAS = Path(os.environ.get("PREDICTGBM_ATLAS", f"{CACHE}/atlas/SRI24-3")).expanduser()
+ATLAS = Path(os.environ.get("PREDICTGBM_ATLAS", f"{CACHE}/atlas/SRI24-4")).expanduser()
 REAL = ROOT.parent / "shared" / "data" / "brats2021_00001"
 SPACING = 3.0
 

@@ -72,7 +72,8 @@ def make_guideline_plan(
     guideline
         Its numbers.
     tumor_seg : int array of shape (nx, ny, nz)
-        Canonical tumour labels. The core is never a barrier, whatever the maps say below it.
+        Canonical tumour labels. No label is ever part of a ventricle, and the core is no barrier at all, whatever the
+        maps say below them.
     brain_mask : bool array of the same shape
         Holes are filled.
     csf : float array of the same shape
@@ -100,8 +101,10 @@ def make_guideline_plan(
         raise PlanError(f"a white-matter speed of {white_matter_speed:g} is not possible; give 1 or more")
     none = np.zeros(inside.shape, bool)
     dura = none if compartments is None else inside & dura_mask(compartments) & ~core
-    fluid = np.where(_within(inside, dura, FISSURE_MM, spacing), 0.0, csf)
-    ventricles = ventricle_mask(fluid, inside, spacing) & ~core
+    # Fluid of a necrosis, a cyst or a cavity is the tumour's, though a tissue map may not tell it from a ventricle's.
+    lesion = tumor_seg > 0
+    fluid = np.where(lesion | _within(inside, dura, FISSURE_MM, spacing), 0.0, csf)
+    ventricles = ventricle_mask(fluid, inside, spacing)
     tissue = inside & ~dura & ~ventricles
 
     speed = None

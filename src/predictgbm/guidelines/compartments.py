@@ -1,10 +1,11 @@
 """Compartments of the brain that the dura keeps apart: what lies on either side of falx and tentorium.
 
-The atlases have no parcellation. Their T1 tells the compartments all the same: from a point in the white matter of
-each hemisphere, of the cerebellum and of the brain stem a front spreads, fast in bright tissue and slowly in dark, and
-a voxel belongs to the front that comes first. Fronts meet in what is dark between them, the fissures in which falx and
-tentorium lie. The way through cerebral and cerebellar peduncles leads by the brain stem, which is open to both sides.
-The corpus callosum and what lies below it in the midline are a compartment of their own, open to both hemispheres.
+The atlases have no parcellation. Their T1 tells the compartments all the same: from points in the white matter of each
+hemisphere, of the posterior fossa and of the midbrain fronts spread, fast in bright tissue and slowly in dark, and a
+voxel belongs to the front that comes first. Fronts meet in what is dark between them, the fissures in which falx and
+tentorium lie. The only way from cerebrum to posterior fossa, through the notch of the tentorium, leads by the midbrain
+with the cerebral peduncles, which is open to both. The corpus callosum and what lies below it in the midline are a
+compartment of their own, open to both hemispheres.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ class Compartment(IntEnum):
 
     LEFT = 1
     RIGHT = 2
-    CEREBELLUM = 3
-    BRAIN_STEM = 4
+    #: What lies below the tentorium: cerebellum, its peduncles, pons and medulla.
+    POSTERIOR_FOSSA = 3
+    #: Midbrain and what is nearest to it, in the notch of the tentorium.
+    MIDBRAIN = 4
     #: Corpus callosum, and the midline below it: septum, fornix, third ventricle, diencephalon.
     MIDLINE = 5
 
@@ -37,19 +40,20 @@ class Compartment(IntEnum):
 Points = Sequence[tuple[float, float, float]]
 
 #: Space -> points in white matter from which the fronts spread, in mm of that space (right, anterior, superior):
-#: centrum semiovale, both cerebellar hemispheres, and pons.
+#: centrum semiovale and medial temporal lobe, cerebellar hemispheres and pons, and midbrain. Without the temporal point
+#: the brain stem's front takes the medial temporal lobe, and the way from there leads below the tentorium.
 SEEDS: Mapping[str, Mapping[Compartment, Points]] = {
     "SRI24": {
-        Compartment.LEFT: [(-144, 110, 95)],
-        Compartment.RIGHT: [(-94, 110, 95)],
-        Compartment.CEREBELLUM: [(-134, 70, 30), (-104, 70, 30)],
-        Compartment.BRAIN_STEM: [(-119, 100, 30)],
+        Compartment.LEFT: [(-144, 110, 95), (-142, 112, 46)],
+        Compartment.RIGHT: [(-94, 110, 95), (-96, 110, 46)],
+        Compartment.POSTERIOR_FOSSA: [(-134, 70, 30), (-104, 70, 30), (-119, 100, 36)],
+        Compartment.MIDBRAIN: [(-119, 98, 56)],
     },
     "MNI152": {
-        Compartment.LEFT: [(-26, -20, 30)],
-        Compartment.RIGHT: [(26, -20, 30)],
-        Compartment.CEREBELLUM: [(-22, -60, -36), (22, -60, -36)],
-        Compartment.BRAIN_STEM: [(0, -28, -32)],
+        Compartment.LEFT: [(-26, -20, 30), (-26, -20, -26)],
+        Compartment.RIGHT: [(26, -20, 30), (26, -20, -26)],
+        Compartment.POSTERIOR_FOSSA: [(-22, -60, -36), (22, -60, -36), (0, -28, -32)],
+        Compartment.MIDBRAIN: [(0, -26, -12)],
     },
 }
 
@@ -164,13 +168,14 @@ def place_compartments(compartments: Image, reference: Image) -> NDArray[np.uint
 def dura_mask(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return the voxels at falx and tentorium: those with a face in common with what the dura keeps them from.
 
-    The falx parts left from right hemisphere, the tentorium cerebellum from cerebrum. Nothing parts the brain stem and
-    the midline compartment from the rest. The wall is two voxels thick and has no holes that lead through faces.
+    The falx parts left from right hemisphere, the tentorium the posterior fossa from the cerebrum. Nothing parts the
+    midbrain from the rest, nor the midline compartment from the hemispheres. The wall is two voxels thick and has no
+    holes that lead through faces.
     """
     left, right = labels == Compartment.LEFT, labels == Compartment.RIGHT
-    cerebellum = labels == Compartment.CEREBELLUM
+    below = labels == Compartment.POSTERIOR_FOSSA
     cerebrum = left | right | (labels == Compartment.MIDLINE)
-    return _interface(left, right) | _interface(cerebrum, cerebellum)
+    return _interface(left, right) | _interface(cerebrum, below)
 
 
 def _interface(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> NDArray[np.bool_]:
