@@ -18,12 +18,14 @@ workflow PREPARE_COHORT {
     ch_atlas // value: atlas folder
 
     main:
-    SIMULATE_COHORT(ch_options.filter { options -> options.simulated }, ch_atlas)
-
-    ch_sheet = ch_options
-        .filter { options -> !options.simulated }
-        .map { options -> tuple(options.sheet, [:]) }
-        .mix(SIMULATE_COHORT.out.sheet)
+    ch_sheet = ch_options.filter { options -> !options.simulated }.map { options -> tuple(options.sheet, [:]) }
+    ch_versions = channel.empty()
+    // Its folder among the results would be there, and empty, for patients who are none of it.
+    if (params.simulate) {
+        SIMULATE_COHORT(ch_options, ch_atlas)
+        ch_sheet = SIMULATE_COHORT.out.sheet
+        ch_versions = SIMULATE_COHORT.out.versions
+    }
 
     VALIDATE_COHORT(ch_sheet, ch_options)
 
@@ -70,7 +72,7 @@ workflow PREPARE_COHORT {
     failure = ch_failure.mix(VARY_FOLLOWUP.out.failure)
     quality = PREPARE_EXAM.out.quality.mix(SEGMENT.out.quality, REGISTER_FOLLOWUP.out.quality)
     picture = PREPARE_EXAM.out.picture.mix(SEGMENT.out.picture, REGISTER_FOLLOWUP.out.picture)
-    versions = SIMULATE_COHORT.out.versions.mix(
+    versions = ch_versions.mix(
         VALIDATE_COHORT.out.versions,
         PREPARE_EXAM.out.versions,
         SEGMENT.out.versions,
