@@ -3,7 +3,8 @@
 
 For each guideline two masks: PREFIX_desc-<guideline>_mask.nii.gz, its plan, with numbers in a .json beside it; and
 PREFIX_desc-<guideline>allowed_mask.nii.gz, where a plan that keeps the same barriers may lie. Falx and tentorium come
-from the atlas, ventricles from the exam's tissue map, the skull is what lies outside the brain mask.
+from the atlas, which is registered to the exam, ventricles from the exam's tissue map, the skull is what lies outside
+the brain mask.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import sys
 from pathlib import Path
 
 from predictgbm import __version__
+from predictgbm.atlas import load_atlas
 from predictgbm.exam import Exam
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.guidelines.barriers import make_guideline_plan
-from predictgbm.guidelines.compartments import load_compartments, place_compartments
+from predictgbm.guidelines.compartments import load_compartments
+from predictgbm.guidelines.placement import exam_to_atlas, midline_shift, place_compartments
 from predictgbm.guidelines.presets import GUIDELINES, guideline
-from predictgbm.images import to_ras, write_image
+from predictgbm.images import write_image
 
 
 def arguments() -> argparse.Namespace:
@@ -48,9 +51,13 @@ def run(args: argparse.Namespace) -> None:
     rules = [guideline(name) for name in args.guidelines]
     exam = Exam(args.exam)
     reference = exam.reference
-    atlas = load_compartments(args.atlas)
-    compartments = None if atlas is None else place_compartments(to_ras(atlas), reference)
     tumor, brain, csf = (exam.array(name) for name in ("tumor_seg", "brain_mask", "csf"))
+    compartments = shift = None
+    in_atlas = load_compartments(args.atlas)
+    if in_atlas is not None:
+        displacement = exam_to_atlas(load_atlas(args.atlas), exam.image("t1"), brain, tumor > 0)
+        compartments = place_compartments(in_atlas, reference, displacement)
+        shift = midline_shift(compartments, displacement, brain, reference)
     wm = exam.array("wm") if args.white_matter_speed > 1 else None
     for rule in rules:
         made = make_guideline_plan(
@@ -60,6 +67,7 @@ def run(args: argparse.Namespace) -> None:
             **dataclasses.asdict(rule),
             "white_matter_speed": args.white_matter_speed,
             "falx_and_tentorium": compartments is not None,
+            "midline_shift_mm": None if shift is None else round(shift, 1),
             "n_voxels": int(made.plan.sum()),
             "volume_ml": float(made.plan.sum() * reference.voxel_ml),
             "ventricles_ml": float(made.ventricles.sum() * reference.voxel_ml),

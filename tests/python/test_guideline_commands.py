@@ -21,9 +21,9 @@ from predictgbm.guidelines.compartments import (
     derive_compartments,
     dura_mask,
     load_compartments,
-    place_compartments,
 )
 from predictgbm.guidelines.geodesic import geodesic_distance
+from predictgbm.guidelines.placement import place_compartments
 from predictgbm.images import Image, ImageError, read_image
 from predictgbm.statistics.guidelines import guideline_comparisons, guideline_rows
 from predictgbm.tables import build
@@ -123,7 +123,9 @@ def test_an_atlas_of_ones_own_brings_its_compartments_or_has_none(tmp_path: Path
 
 def test_the_commands_draw_and_measure(tmp_path: Path) -> None:
     atlas = small_exam.write_atlas(tmp_path / "atlas")
-    files = small_exam.write_exam(tmp_path / "in")
+    # The exam's anatomy is the atlas's, so that the atlas stays where it is.
+    t1 = read_image(atlas / "T1w.nii.gz").data + small_exam.arrays()["t1"] / 10
+    files = small_exam.write_exam(tmp_path / "in", {**small_exam.arrays(), "t1": t1})
     row = small_exam.write_json(tmp_path / "row.json", small_exam.row(files))
     exam = tmp_path / "exam"
     assert (
@@ -144,6 +146,7 @@ def test_the_commands_draw_and_measure(tmp_path: Path) -> None:
     sidecar = json.loads(Path(f"{prefix}_desc-estroeano2023_mask.json").read_text())
     assert sidecar["n_voxels"] == plan.sum()
     assert sidecar["falx_and_tentorium"]
+    assert sidecar["midline_shift_mm"] is None  # this map has no midline compartment
     # The core, right of the falx at 12 mm, and what it reaches stay there, but for core beyond the falx itself.
     core = np.isin(small_exam.tumor(), (1, 3))
     left = (right == 1) & plan

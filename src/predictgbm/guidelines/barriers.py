@@ -2,9 +2,10 @@
 
 The margin is measured along the shortest way that does not lead through a barrier (as Shusharina N et al. Radiother
 Oncol 146:37-43, 2020, doi:10.1016/j.radonc.2020.01.028). Barriers are what lies outside the brain mask (skull), falx
-and tentorium (:mod:`predictgbm.guidelines.compartments`), and the ventricles, into which the margin goes no farther
-than the guideline says and never across. Corpus callosum and peduncles are open. Brain stem and optic pathways, which
-a planner spares case by case, are not barriers here: there is no map of the optic pathways.
+and tentorium (:mod:`predictgbm.guidelines.compartments` and :mod:`predictgbm.guidelines.placement`), and the
+ventricles, into which the margin goes no farther than the guideline says and never across. Corpus callosum and
+peduncles are open. Brain stem and optic pathways, which a planner spares case by case, are not barriers here: there is
+no map of the optic pathways.
 
 The guidelines plan after surgery, on the cavity and what still enhances. Before surgery the tumour core stands for
 both. Only the clinical target volume is drawn, as in the standard plan; no margin for positioning.

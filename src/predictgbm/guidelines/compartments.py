@@ -156,13 +156,9 @@ def _in_brain(atlas: Atlas, point: tuple[float, float, float]) -> bool:
     return inside and bool(atlas.brain_mask[x, y, z])
 
 
-def place_compartments(compartments: Image, reference: Image) -> NDArray[np.uint8]:
-    """Return the map on the grid of an exam in atlas space; each voxel takes the label nearest to its centre."""
-    to_source = np.linalg.inv(compartments.affine) @ reference.affine
-    result: NDArray[np.uint8] = ndimage.affine_transform(
-        compartments.data, to_source[:3, :3], to_source[:3, 3], reference.shape, order=0, mode="nearest"
-    )
-    return result
+def falx_mask(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return the voxels at the falx: those of a hemisphere with a face in common with the other."""
+    return _interface(labels == Compartment.LEFT, labels == Compartment.RIGHT)
 
 
 def dura_mask(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -172,10 +168,9 @@ def dura_mask(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     midbrain from the rest, nor the midline compartment from the hemispheres. The wall is two voxels thick and has no
     holes that lead through faces.
     """
-    left, right = labels == Compartment.LEFT, labels == Compartment.RIGHT
     below = labels == Compartment.POSTERIOR_FOSSA
-    cerebrum = left | right | (labels == Compartment.MIDLINE)
-    return _interface(left, right) | _interface(cerebrum, below)
+    cerebrum = np.isin(labels, (Compartment.LEFT, Compartment.RIGHT, Compartment.MIDLINE))
+    return falx_mask(labels) | _interface(cerebrum, below)
 
 
 def _interface(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -46,14 +46,19 @@ class Guideline:
 
 #: Niyazi M et al. Radiother Oncol 184:109663, 2023: 15 mm around cavity and residual enhancement, one phase, oedema not
 #: included; 0 mm at skull, falx and tentorium, 5 mm at ventricles, no reduction at corpus callosum and peduncles.
-#: The margin is in the abstract; the barriers were checked against a summary of the guideline, not its full text.
+#: By the abstract: one phase, contrast-enhancing T1 and cavity, 15 mm. By summaries of others only, two that agree but
+#: may not be independent: the barriers' numbers. A digest of the NRG's consensus (Kruser TJ et al. J Neurooncol, 2019,
+#: doi:10.1007/s11060-019-03152-9), which is independent, names falx and tentorium as barriers and corpus callosum and
+#: cerebellar peduncles as ways, without numbers. No full text was read.
+#: Not done: 0 mm at optic pathways and brain stem where the tumour is far from their tracts; taking in what is suspect
+#: of tumour without enhancement.
 ESTRO_EANO_2023 = Guideline(
     "estroeano2023", "ESTRO-EANO 2023", "10.1016/j.radonc.2023.109663", 15.0, (15.0, 15.0), 5.0, False
 )
 #: Yeboa DN et al. Pract Radiat Oncol, 2025, plan of a single phase: 10 to 20 mm around cavity and residual enhancement,
-#: taking in T2/FLAIR changes, less at natural barriers. Checked against a summary, not the full text. The middle of the
-#: range is taken; no number for ventricles was found, so that of ESTRO-EANO is. Labels do not tell non-enhancing
-#: tumour from oedema: both are taken in.
+#: taking in T2/FLAIR changes, less at natural barriers. By summaries of others only, as above; the abstract has no
+#: numbers. The middle of the range is taken; no number for ventricles was found, so that of ESTRO-EANO is. Labels do not
+#: tell non-enhancing tumour from oedema: both are taken in.
 ASTRO_2025 = Guideline("astro2025", "ASTRO 2025", "10.1016/j.prro.2025.05.014", 15.0, (10.0, 20.0), 5.0, True)
 
 GUIDELINES: Mapping[str, Guideline] = {g.name: g for g in (ESTRO_EANO_2023, ASTRO_2025)}
