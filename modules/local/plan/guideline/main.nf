@@ -1,7 +1,7 @@
 // Many exams in one task, as Python starts once for all of them.
 process PLAN_GUIDELINE {
     tag "${metas[0].id}${metas.size() > 1 ? " and ${metas.size() - 1} more" : ''}"
-    label 'process_single'
+    label 'process_low'
     label 'family_growth'
 
     input:
