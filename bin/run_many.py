@@ -34,14 +34,15 @@ def words(line: str) -> Iterator[str]:
     """Yield the words of a line, file patterns as the files they match; one without a match stays, as in a shell."""
     for word in shlex.split(line):
         root = Path(word).anchor
-        found = Path(root).glob(word.removeprefix(root)) if any(mark in word for mark in "*?[") else []
+        pattern = any(mark in word for mark in "*?[") and not Path(word).exists()
+        found = Path(root).glob(word.removeprefix(root)) if pattern else []
         yield from sorted(map(str, found)) or [word]
 
 
 def run_line(main: Callable[[], int | None], command: str, line: str) -> int:
     """Run a command with the options of one line and return its exit status."""
-    sys.argv = [command, *words(line)]
     try:
+        sys.argv = [command, *words(line)]
         return main() or 0
     except SystemExit as end:
         if isinstance(end.code, str):

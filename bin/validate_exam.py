@@ -95,6 +95,8 @@ def main() -> int:
     images, faults = read_columns(row, files)
     reference = None
     if args.reference:
+        if not args.reference.exists():
+            parser.error(f"--reference: {args.reference} does not exist")
         try:
             reference = read_image(args.reference)
         except ImageError:

@@ -219,14 +219,14 @@ def test_dose_has_a_grid_of_its_own(tmp_path: Path) -> None:
         (
             np.full((9, 9, 9), 6000, np.float32),
             0.0,
-            "dose: dose.nii.gz: values from 6000 to 6000 are no dose in Gy (0 to 200) (patient 007); expected the "
+            "dose: dose.nii.gz: values up to 6000 are no dose in Gy (patient 007); expected the "
             "dose of a whole treatment in Gy, RTDOSE (.dcm) or 3-D NIfTI: divide a dose in cGy by 100",
         ),
         (
             np.full((9, 9, 9), -1, np.float32),
             0.0,
-            "dose: dose.nii.gz: values from -1 to -1 are no dose in Gy (0 to 200) (patient 007); expected the "
-            "dose of a whole treatment in Gy, RTDOSE (.dcm) or 3-D NIfTI: divide a dose in cGy by 100",
+            "dose: dose.nii.gz: values from -1 to -1 are no dose in Gy (patient 007); expected the "
+            "dose of a whole treatment in Gy, RTDOSE (.dcm) or 3-D NIfTI: export the dose of the plan again",
         ),
     ],
 )

@@ -146,6 +146,18 @@ def test_dose_in_centigray(tmp_path):
         read_dose(tmp_path / "dose.nii.gz")
 
 
+def test_what_splines_leave_below_zero_counts_as_zero(tmp_path):
+    data = np.full((3, 3, 3), 60, np.float32)
+    data[0, 0, :2] = -0.003, -0.5
+    write_image(tmp_path / "dose.nii.gz", data, np.eye(4))
+    read = read_dose(tmp_path / "dose.nii.gz").data
+    np.testing.assert_array_equal(read, np.maximum(data, 0))
+    data[0, 0, 0] = -3
+    write_image(tmp_path / "dose.nii.gz", data, np.eye(4))
+    with pytest.raises(ImageError, match="export the dose of the plan again"):
+        read_dose(tmp_path / "dose.nii.gz")
+
+
 @pytest.fixture
 def convert(monkeypatch, capsys):
     path = Path(__file__).parents[2] / "bin" / "convert_dose.py"

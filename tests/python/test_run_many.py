@@ -73,6 +73,15 @@ def test_a_line_that_fails_takes_no_other_down(exams: Path) -> None:
     assert "nowhere" in done.stderr
 
 
+def test_a_file_with_marks_of_a_pattern_in_its_name(exams: Path) -> None:
+    (exams / "sub-1_ses-pre.nii.gz").rename(exams / "a**b.nii.gz")
+    odd = line("sub-1_ses-pre", "a").replace("sub-1_ses-pre.nii.gz", "'a**b.nii.gz'")
+    gone = odd.replace("'a**b", "'gone**b")
+    done = run("make_plan.py", [gone, odd], exams)
+    assert done.returncode == 0
+    assert (exams / "a_mask.nii.gz").exists()
+
+
 def test_status_is_an_error_if_no_line_did_its_work(exams: Path) -> None:
     assert run("make_plan.py", [line("nowhere", "a")], exams).returncode == 2
     assert run("no_such.py", [line("nowhere", "a")], exams).returncode == 2

@@ -23,6 +23,8 @@ MOST_GY = 200.0
 
 #: Planes count as evenly spaced to this, in mm.
 SPACING_TOLERANCE_MM = 0.01
+#: Negative values up to this part of the largest are what interpolation by splines leaves, and count as 0.
+OVERSHOOT = 0.02
 
 
 def read_dose(path: str | os.PathLike[str]) -> Image:
@@ -36,12 +38,13 @@ def read_dose(path: str | os.PathLike[str]) -> Image:
     nifti = os.fspath(path).endswith((".nii", ".nii.gz"))
     dose = read_image(path) if nifti else read_rtdose(path)
     low, high = float(dose.data.min()), float(dose.data.max())
-    if low < 0 or not 0 < high <= MOST_GY:
+    if high > MOST_GY:
+        raise ImageError(f"{dose.name}: values up to {high:g} are no dose in Gy; divide a dose in cGy by 100")
+    if high <= 0 or low < -OVERSHOOT * high:
         raise ImageError(
-            f"{dose.name}: values from {low:g} to {high:g} are no dose in Gy (0 to {MOST_GY:g}); divide a dose in "
-            "cGy by 100"
+            f"{dose.name}: values from {low:g} to {high:g} are no dose in Gy; export the dose of the plan again"
         )
-    return dose
+    return Image(np.maximum(dose.data, 0, dtype=dose.data.dtype), dose.affine, dose.name)
 
 
 def check_frame(path: Path, scan: Path) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from predictgbm.evaluation import coverage, volume_ml
 from predictgbm.labels import RECURRENCE, region
-from predictgbm.planning import PlanError, fill_holes, rank_voxels
+from predictgbm.planning import PlanError, RankOrder
 
 
 @dataclass(frozen=True)
@@ -77,21 +77,13 @@ def guideline(name: str) -> Guideline:
     return GUIDELINES[name]
 
 
-def restricted_plan(
-    score: NDArray[np.floating],
-    core: NDArray[np.bool_],
-    brain_mask: NDArray[np.bool_],
-    allowed: NDArray[np.bool_],
-    spacing: Sequence[float],
-    n_voxels: int,
-    core_first: bool = False,
-) -> NDArray[np.bool_]:
+def restricted_plan(ranking: RankOrder, allowed: NDArray[np.bool_], n_voxels: int) -> NDArray[np.bool_]:
     """Return a model's plan that keeps the barriers: the first voxels of its ranking that lie in the allowed region.
 
     Parameters
     ----------
-    score, core, brain_mask, spacing, core_first
-        As for :func:`predictgbm.planning.rank_voxels`.
+    ranking
+        Of the model's map in the brain.
     allowed : bool array of shape (nx, ny, nz)
     n_voxels : int
         Voxels of the guideline's plan.
@@ -101,11 +93,13 @@ def restricted_plan(
     PlanError
         As :func:`predictgbm.planning.rank_voxels`, and if the region has fewer voxels.
     """
-    inside = fill_holes(brain_mask)
-    forbidden = int(np.count_nonzero(inside & ~allowed))
-    order = rank_voxels(score, core, brain_mask, spacing, n_voxels + forbidden, core_first)
-    order = order[allowed.ravel()[order]][:n_voxels]
-    if len(order) < n_voxels:
+    # Barriers take away less than half of most plans; where they take more, all of the brain is looked at.
+    for limit in (2 * n_voxels, None):
+        order = ranking.first(limit)
+        order = order[allowed.ravel()[order]][:n_voxels]
+        if len(order) == n_voxels:
+            break
+    else:
         raise PlanError(f"the allowed region has {len(order)} voxels in the brain, {n_voxels} are wanted")
     plan = np.zeros(allowed.shape, bool)
     plan.flat[order] = True
@@ -113,25 +107,23 @@ def restricted_plan(
 
 
 def evaluate_guideline(
-    score: NDArray[np.floating],
-    core: NDArray[np.bool_],
+    ranking: RankOrder,
     recurrence: NDArray[np.integer],
-    brain_mask: NDArray[np.bool_],
     plan: NDArray[np.bool_],
     allowed: NDArray[np.bool_],
     spacing: Sequence[float],
-    core_first: bool = False,
 ) -> dict[str, float]:
     """Measure a guideline's plan, and a model's plan of its volume within its barriers, against the recurrence.
 
     Parameters
     ----------
-    score, core, brain_mask, allowed, spacing, core_first
+    ranking, allowed
         As for :func:`restricted_plan`.
     recurrence : int array of shape (nx, ny, nz)
         Canonical labels of the registered follow-up.
     plan : bool array of the same shape
         The guideline's.
+    spacing : voxel size along each axis, in mm
 
     Returns
     -------
@@ -145,7 +137,7 @@ def evaluate_guideline(
         As :func:`restricted_plan`.
     """
     n_voxels = int(np.count_nonzero(plan))
-    own = restricted_plan(score, core, brain_mask, allowed, spacing, n_voxels, core_first)
+    own = restricted_plan(ranking, allowed, n_voxels)
     result = {"plan_ml": volume_ml(n_voxels, spacing)}
     for definition in ("enhancing", "core"):
         target = region(recurrence, RECURRENCE[definition])

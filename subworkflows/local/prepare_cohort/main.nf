@@ -37,7 +37,7 @@ workflow PREPARE_COHORT {
 
     PREPARE_EXAM(VALIDATE_COHORT.out.preoperative.mix(ch_followup.raw), ch_atlas)
 
-    SEGMENT(PREPARE_EXAM.out.exam, ch_atlas, ch_options, VALIDATE_COHORT.out.batch)
+    SEGMENT(PREPARE_EXAM.out.exam, ch_atlas, ch_options)
 
     REGISTER_FOLLOWUP(ch_followup.registered, SEGMENT.out.followup, SEGMENT.out.exam, PREPARE_EXAM.out.source, PREPARE_EXAM.out.transform, VALIDATE_COHORT.out.batch)
 

@@ -9,10 +9,7 @@ include { SEGMENT_TUMOR  } from '../segment_tumor/main.nf'
 include { TISSUE_SEGMENT } from '../../../modules/local/tissue/segment/main.nf'
 include { columnFiles    } from '../initialise/main.nf'
 include { filesByColumn  } from '../initialise/main.nf'
-include { inBatches      } from '../initialise/main.nf'
 include { lostTasks      } from '../initialise/main.nf'
-include { outOfBatches   } from '../initialise/main.nf'
-include { restage        } from '../initialise/main.nf'
 include { stageRow       } from '../initialise/main.nf'
 
 // A row with further files, and with what made them.
@@ -34,7 +31,6 @@ workflow SEGMENT {
     ch_row // [meta, row, files]: exams in atlas space
     ch_atlas // value: atlas folder
     ch_options // value: options with the algorithms of tumour segmentation
-    ch_batch // [patient, number, patients in it]: which patients one task takes
 
     main:
     // Images of a sheet may lie in different voxel orders under any name; what is segmented here has one order and one name.
@@ -85,10 +81,7 @@ workflow SEGMENT {
         }
         .mix(ch_labelled.complete)
 
-    EXAM_PREPARE(inBatches(ch_complete, ch_batch).map { metas, rows, files -> restage(metas, rows, files) }, ch_atlas)
-
-    ch_exam = outOfBatches(EXAM_PREPARE.out.exam)
-    ch_failed = outOfBatches(EXAM_PREPARE.out.failure)
+    EXAM_PREPARE(ch_complete, ch_atlas)
 
     ch_lost = lostTasks(
         ch_state.foreign.map { meta, _row, _files -> meta },
@@ -102,17 +95,17 @@ workflow SEGMENT {
         ),
         lostTasks(
             ch_complete.map { meta, _row, _files -> meta },
-            ch_exam.mix(ch_failed).map { meta, _path -> meta },
+            EXAM_PREPARE.out.exam.mix(EXAM_PREPARE.out.failure).map { meta, _path -> meta },
             'prepare exam',
         ),
     )
-    exam = ch_exam
+    exam = EXAM_PREPARE.out.exam
     followup = ch_labelled.followup
-    summary = outOfBatches(EXAM_PREPARE.out.summary).map { _meta, json -> json }
+    summary = EXAM_PREPARE.out.summary.map { _meta, json -> json }
     quality = SEGMENT_TUMOR.out.quality.mix(TISSUE_SEGMENT.out.quality.map { _meta, json -> json })
     picture = SEGMENT_TUMOR.out.picture.mix(TISSUE_SEGMENT.out.picture.map { _meta, png -> png })
     failure = EXAM_CONFORM.out.failure
-        .mix(TISSUE_SEGMENT.out.failure, ch_failed)
+        .mix(TISSUE_SEGMENT.out.failure, EXAM_PREPARE.out.failure)
         .map { _meta, json -> json }
         .mix(SEGMENT_TUMOR.out.failure, ch_lost)
     versions = EXAM_CONFORM.out.versions.mix(SEGMENT_TUMOR.out.versions, TISSUE_SEGMENT.out.versions, EXAM_PREPARE.out.versions)

@@ -127,7 +127,7 @@ workflow VALIDATE_COHORT {
         .map { patients ->
             def exams = patients.collectMany { own -> own }.collect { meta, row, files, reference ->
                 def beside = reference ? [reference: "input/${files.size() + 1}/${reference.name}".toString()] : [:]
-                [meta, row + [beside: beside], files + (reference ?: [])]
+                [meta, row + [beside: beside], files + (reference ? [reference] : [])]
             }
             restage(exams*.get(0), exams*.get(1), exams*.get(2))
         }
@@ -145,12 +145,18 @@ workflow VALIDATE_COHORT {
         .combine(ch_refused.map { refused -> [refused] })
         .filter { meta, _row, _files, _reference, refused -> !refused.containsKey(meta.patient) }
         .branch { meta, row, files, _reference, _refused ->
-            // A dose has a grid of its own and takes no part in the preparation of the exam.
             preoperative: meta.role == 'preop'
-            return tuple(meta, row + [files: row.files.findAll { column, _staged -> column != 'dose' }], files)
+            return tuple(meta, row, files)
             followup: true
             return tuple(meta, row, files)
         }
+
+    // Neither dose nor score maps take part in the preparation of the exam, so that another one does not repeat it.
+    ch_preoperative = ch_accepted.preoperative.map { meta, row, files ->
+        def images = filesByColumn(row, files).findAll { column, _path -> column != 'dose' }
+        def staged = stageRow(row.findAll { key, _value -> key != 'prescription_gy' } + [scores: [:]], images)
+        tuple(meta, staged[0], staged[1])
+    }
 
     ch_failure = ch_refused.flatMap { refused -> refused.entrySet().toList() }.collectFile { entry ->
         def reason = entry.value.collect { fault -> "line ${fault.line}: ${fault.column}: ${fault.what}" }.join(' | ')
@@ -166,15 +172,14 @@ workflow VALIDATE_COHORT {
         }
     cohort = COHORT_VALIDATE.out.cohort
     batch = ch_batch
-    preoperative = ch_accepted.preoperative
+    preoperative = ch_preoperative
     followup = ch_accepted.followup
     score = ch_accepted.preoperative.flatMap { meta, row, files ->
         row.scores.collect { name, staged -> tuple(meta + [model: name], files[(staged.tokenize('/')[1] as int) - 1]) }
     }
-    dose = ch_exam
-        .join(ch_accepted.preoperative.map { meta, _row, _files -> tuple(meta, true) })
-        .filter { _meta, row, _files, _reference, _accepted -> row.files.containsKey('dose') }
-        .map { meta, row, files, _reference, _accepted -> tuple(meta, filesByColumn(row, files).dose, row.prescription_gy ?: params.prescription) }
+    dose = ch_accepted.preoperative
+        .filter { _meta, row, _files -> row.files.containsKey('dose') }
+        .map { meta, row, files -> tuple(meta, filesByColumn(row, files).dose, row.prescription_gy ?: params.prescription) }
     failure = ch_failure
     versions = COHORT_VALIDATE.out.versions
 

@@ -23,6 +23,8 @@ process EXAM_VALIDATE {
     run_many.py validate_exam.py <<'END_OF_LINES'
     ${lines.join('\n    ')}
     END_OF_LINES
+    # An exam that could not be checked is not one without faults.
+    ls ${metas.collect { meta -> "${meta.id}_faults.json" }.join(' ')}
     """
 
     stub:
