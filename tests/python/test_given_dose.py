@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from predictgbm.dose import DVH_GY, dvh, evaluate_dose, evaluate_given_dose, organ_measures, plan_dose
-from predictgbm.planning import soc_mask
+from predictgbm.planning import RankOrder, soc_mask
 from predictgbm.report import given_dose
 from predictgbm.report.line_plots import HEIGHT, LEFT, TOP, WIDTH
 from predictgbm.report.results import Results
@@ -41,7 +41,8 @@ class TestMeasures:
     def test_modelled_dose_as_given_has_the_measures_of_the_model(self):
         masks = self.masks()
         soc = soc_mask(np.where(masks["core"], 3, 0), masks["brain"], SPACING)
-        modelled = evaluate_dose(soc, soc, soc.astype(float), spacing=SPACING, **masks)
+        ranking = RankOrder(soc.astype(float), masks["core"], masks["brain"], SPACING)
+        modelled = evaluate_dose(soc, soc, ranking, spacing=SPACING, **masks)
         given = evaluate_given_dose(plan_dose(soc, SPACING), spacing=SPACING, prescribed_gy=60.0, **masks)
         shared = set(given["measures"]) & set(modelled["measures"])
         assert len(shared) == 10

@@ -452,7 +452,13 @@ def test_all_faults_of_a_sheet_come_at_once_and_nothing_runs(
         row("moved", flair=broken("moved")),
         row("label", tumor_seg=broken("label7")),
         row("notumour", tumor_seg=broken("notumour")),
+        row("drift"),
     ]
+    # Labels said to be registered that lie on another grid than the pre-operative exam.
+    write_image(broken("drift"), labels.data, moved)
+    later = {"patient": "drift", "session": "later", "role": "followup", "days": "99"}
+    table = [{**row, "registered_seg": ""} for row in table]
+    table.append(dict.fromkeys(table[0], "") | later | {"registered_seg": str(broken("drift"))})
     path = write_sheet(tmp_path / "sheet.csv", table)
     output = run(tmp_path, "--input", path, "--outdir", "results", "-profile", "standard", status=1)
     for line, (column, words) in enumerate(
@@ -465,9 +471,14 @@ def test_all_faults_of_a_sheet_come_at_once_and_nothing_runs(
             ("flair", "grid"),
             ("tumor_seg", "unknown label 7"),
             ("tumor_seg", "tumour"),
+            ("drift", ""),
+            ("registered_seg", "grid"),
         ],
         start=2,
     ):
+        if column == "drift":
+            assert f"sheet.csv:{line}:" not in output
+            continue
         assert re.search(rf"sheet\.csv:{line}: {column}: [^\n]*{words}", output), (
             line,
             column,

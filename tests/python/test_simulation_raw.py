@@ -249,7 +249,8 @@ def test_true_transforms_carry_native_images_to_the_atlas(tmp_path: Path, cohort
 
 def test_files_and_headers_are_those_of_a_converter(cohort: Path, raw: RawPatient) -> None:
     rows = rows_of(cohort / "samplesheet.csv")
-    assert list(rows[0]) == ["patient", "session", "cohort", "role", "days", "space", *COLUMNS]
+    identity = ["patient", "session", "cohort", "role", "days", "space"]
+    assert list(rows[0]) == [*identity, *COLUMNS, "dose", "prescription_gy"]
     assert {row["space"] for row in rows} == {"native"}
     assert [(r["patient"], r["role"]) for r in rows] == [
         (p, role) for p in ("sub-001", "sub-002") for role in ("preop", "followup")
