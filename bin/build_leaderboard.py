@@ -58,8 +58,8 @@ def arguments() -> argparse.Namespace:
     add(
         "--per-patient",
         choices=["none", "rounded"],
-        default="rounded",
-        help="publish the scores of single patients rounded to hundredths, or not at all (default: %(default)s)",
+        help="publish the scores of single patients rounded to hundredths, which still lead back to a patient for "
+        "whoever knows them, or not (default: none; with --keep-names rounded)",
     )
     add("--seed", type=int, default=20251, help="seed of all resampling (default: %(default)s)")
     add("--draws", type=int, default=10_000, help="bootstrap samples, and sign flips (default: %(default)s)")
@@ -70,6 +70,7 @@ def arguments() -> argparse.Namespace:
         help="bootstrap samples of the ranking (default: %(default)s)",
     )
     args = parser.parse_args()
+    args.per_patient = args.per_patient or ("rounded" if args.keep_names else "none")
     if min(args.draws, args.ranking_draws) < 100:
         parser.error("--draws, --ranking-draws: at least 100 are needed for an interval")
     if foreign := find_foreign(args.out):
@@ -177,16 +178,18 @@ def build(args: argparse.Namespace, site: Path) -> tuple[int, int]:
 
     data = site / "data"
     data.mkdir(parents=True)
+    small = pages.small_datasets(tables["metrics"])
     for name in pages.PUBLIC_TABLES:
-        write_csv(tables[name] if args.keep_names else pages.public_table(tables[name]), data / f"{name}.csv")
+        shown = tables[name] if args.keep_names else pages.public_table(tables[name], small)
+        write_csv(shown, data / f"{name}.csv")
     scores = pages.public_scores(tables["metrics"], names)
     if args.per_patient == "rounded":
         write_csv(scores.round(pages.SCORE_DECIMALS), data / "metrics.csv")
     dictionary = tables["data_dictionary"]
-    shown = dictionary["table"].isin(pages.PUBLIC_TABLES)
+    listed = dictionary["table"].isin(pages.PUBLIC_TABLES)
     if args.per_patient == "rounded":
-        shown |= (dictionary["table"] == "metrics") & dictionary["column"].isin(pages.PUBLIC_SCORES)
-    write_csv(dictionary[shown], data / "data_dictionary.csv")
+        listed |= (dictionary["table"] == "metrics") & dictionary["column"].isin(pages.PUBLIC_SCORES)
+    write_csv(dictionary[listed], data / "data_dictionary.csv")
     write_json(data / "statistics.json", statistics)
     (data / "models.yml").write_text(
         yaml.safe_dump({"models": list(entries.values())}, sort_keys=False, allow_unicode=True),

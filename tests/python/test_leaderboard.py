@@ -151,7 +151,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(
         runs[0] / "sub-1" / "ses-1" / "sub-1_model-soc_probseg.json", {"options": {"margin": "/home/x/15"}}
     )
-    assert build(*runs, "--out", folder / "site", "--submissions", folder / "submission.yml") == 0
+    more = ("--submissions", folder / "submission.yml", "--per-patient", "rounded")
+    assert build(*runs, "--out", folder / "site", *more) == 0
     return folder / "site"
 
 
@@ -339,7 +340,7 @@ def test_single_patients_can_be_left_out(tmp_path: Path) -> None:
     """A patient alone in a cohort is in the pooled numbers only."""
     patients = [p for p in PATIENTS if PATIENTS[p] == "Birke"] + [FIRST]
     run = results(tmp_path / "a", ("soc", "loti"), patients)
-    assert build(run, "--out", tmp_path / "site", "--per-patient", "none") == 0
+    assert build(run, "--out", tmp_path / "site") == 0
     data = tmp_path / "site" / "data"
     assert not (data / "metrics.csv").exists()
     assert {row["dataset"] for row in read(data / "summary.csv")} == {"pooled", "Birke"}
@@ -348,7 +349,10 @@ def test_single_patients_can_be_left_out(tmp_path: Path) -> None:
     assert "each line is a patient" not in model
     assert "Patients by coverage" in model
     assert "are not published" in (tmp_path / "site" / "index.html").read_text("utf-8")
-    assert build(run, "--out", tmp_path / "site") == 0
+    # Nor does a data set show by what is left without it.
+    left_out = {row["left_out"] for row in read(data / "leave_one_dataset_out.csv")}
+    assert left_out <= {"Birke"}
+    assert build(run, "--out", tmp_path / "site", "--per-patient", "rounded") == 0
     page = (tmp_path / "site" / "models" / "loti.html").read_text("utf-8")
     assert "better in 12, worse in 0 of 12" in page
 

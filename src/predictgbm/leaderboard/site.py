@@ -5,7 +5,7 @@ A page asks nothing of a server and nothing of another host. Patients appear by 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
@@ -47,10 +47,13 @@ PUBLIC_SCORES = (
     *("patient", "cohort", "model", "coverage_enhancing", "coverage_core", "coverage_all"),
     *("dice", "hd95_mm", "curve_area"),
 )
-#: Decimals of the scores of single patients, so that who knows a patient's scores cannot tell which of them they are.
+#: Decimals of the scores of single patients, where they are published.
 SCORE_DECIMALS = {name: 0 if name.endswith("_mm") else 2 for name in PUBLIC_SCORES[3:]}
 #: Columns of the tables whose value may be that of one patient.
-OF_ONE_PATIENT = ("median", "q1", "q3", "median_ci_low", "median_ci_high", "fraction")
+OF_ONE_PATIENT = (
+    *("median", "q1", "q3", "median_ci_low", "median_ci_high", "fraction"),
+    *("shift", "shift_low", "shift_high"),
+)
 #: Decimals of all other numbers but p-values: with more, a small cohort's sum follows from those of the others.
 DECIMALS = 4
 #: Panel and way to rank of the overall table.
@@ -117,12 +120,21 @@ def public_scores(metrics: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFra
     return scores.sort_values(["patient", "model"], ignore_index=True)
 
 
-def public_table(table_: pd.DataFrame) -> pd.DataFrame:
+def small_datasets(metrics: pd.DataFrame) -> set[str]:
+    """Return the data sets of fewer than :data:`MINIMUM_PATIENTS` patients."""
+    sizes = metrics.groupby("cohort")["patient"].nunique()
+    return set(sizes[sizes < MINIMUM_PATIENTS].index)
+
+
+def public_table(table_: pd.DataFrame, small: Collection[str] = ()) -> pd.DataFrame:
     """Return a table without the rows of data sets of fewer than :data:`MINIMUM_PATIENTS` patients, and rounded.
 
-    Such rows would tell single patients, as median and quartiles do with all their digits.
+    Such rows would tell single patients, as rows without those of ``small`` do beside the pooled ones, and as median
+    and quartiles do with all their digits.
     """
     kept = table_
+    if "left_out" in kept:
+        kept = kept[~kept["left_out"].isin(small)]
     if {"dataset", "n"} <= set(kept):
         kept = kept[(kept["dataset"] == "pooled") | (kept["n"] >= MINIMUM_PATIENTS)]
     numbers = [str(name) for name in kept.select_dtypes("Float64")]
