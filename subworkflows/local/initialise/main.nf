@@ -331,6 +331,13 @@ def writeRows(List rows) {
     return rows.withIndex(1).collect { row, number -> "cat > row${number}.json <<'END_OF_ROW'\n    ${groovy.json.JsonOutput.toJson(row)}\n    END_OF_ROW" }.join('\n    ')
 }
 
+// The options that say what is shown of a patient, of the files of all patients of a task: names begin with the patient.
+def shownFiles(Map meta, exam, maps, plans, recurrences) {
+    def own = [maps: maps, plans: plans].collect { option, files -> "--${option} ${[files].flatten().findAll { path -> path.name.startsWith("${meta.id}_") }.join(' ')}" }.join(' ')
+    def later = [recurrences].flatten().find { path -> path.name.startsWith("sub-${meta.patient}_") }
+    return "--exam ${exam} ${own} ${later ? "--recurrence ${later}" : ''}"
+}
+
 // Names of files as one word each of a line that bin/run_many.py reads.
 def quoted(files) {
     return files.collect { name -> "'" + name.replace("'", "'\"'\"'") + "'" }.join(' ')

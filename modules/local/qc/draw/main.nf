@@ -1,3 +1,5 @@
+include { shownFiles } from '../../../../subworkflows/local/initialise/main.nf'
+
 // Many patients in one task, as Python starts once for all of them.
 process QC_DRAW {
     tag "${metas[0].id}${metas.size() > 1 ? " and ${metas.size() - 1} more" : ''}"
@@ -15,9 +17,7 @@ process QC_DRAW {
     script:
     def args = task.ext.args ?: ''
     def lines = [metas, [exams].flatten()].transpose().collect { meta, exam ->
-        def own = [maps: maps, plans: plans].collect { option, files -> "--${option} ${[files].flatten().findAll { path -> path.name.startsWith("${meta.id}_") }.join(' ')}" }.join(' ')
-        def later = [recurrences].flatten().find { path -> path.name.startsWith("sub-${meta.patient}_") }
-        "--exam ${exam} ${own} ${later ? "--recurrence ${later}" : ''} --out ${meta.id}_desc-qc.png ${args}"
+        "${shownFiles(meta, exam, maps, plans, recurrences)} --out ${meta.id}_desc-qc.png ${args}"
     }
     """
     run_many.py draw_qc.py <<'END_OF_LINES'

@@ -1,3 +1,5 @@
+include { shownFiles } from '../../../../subworkflows/local/initialise/main.nf'
+
 // Many patients in one task, as Python starts once for all of them.
 process VIEWER_BUILD {
     tag "${metas[0].id}${metas.size() > 1 ? " and ${metas.size() - 1} more" : ''}"
@@ -14,9 +16,7 @@ process VIEWER_BUILD {
     script:
     def args = task.ext.args ?: ''
     def lines = [metas, [exams].flatten()].transpose().collect { meta, exam ->
-        def own = [maps: maps, plans: plans].collect { option, files -> "--${option} ${[files].flatten().findAll { path -> path.name.startsWith("${meta.id}_") }.join(' ')}" }.join(' ')
-        def later = [recurrences].flatten().find { path -> path.name.startsWith("sub-${meta.patient}_") }
-        "--exam ${exam} ${own} ${later ? "--recurrence ${later}" : ''} --niivue ${niivue} --out sub-${meta.patient}.html ${args}"
+        "${shownFiles(meta, exam, maps, plans, recurrences)} --niivue ${niivue} --out sub-${meta.patient}.html ${args}"
     }
     """
     run_many.py build_viewer.py <<'END_OF_LINES'
