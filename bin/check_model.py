@@ -111,7 +111,6 @@ def check_container(args: argparse.Namespace, submission: Submission | None) -> 
         return check_model(
             runner,
             inputs=fields.get("inputs", ()),
-            optional_inputs=fields.get("optional_inputs", ()),
             memory_bytes=parse_bytes(fields["memory"]) if "memory" in fields else None,
         )
 

@@ -26,19 +26,24 @@ engine=$(container_engine.sh find "$engine" 2> engine.log) || fail refused "$(ta
 mkdir -p mlcube_io0/Patient-00000 mlcube_io1
 missing=()
 while read -r name suffix; do
+    found=
     for path in "$exam"/*_"$suffix".nii.gz; do
-        if [ -e "$path" ]; then
-            cp -L "$path" "mlcube_io0/Patient-00000/00000-$name.nii.gz"
-        elif [[ ",${inputs//tumor_seg/tumorseg}," == *",$name,"* ]]; then
-            missing+=("$name")
-        fi
+        # The name of T1 with contrast agent ends like that of T1.
+        [[ ! -e $path || $path == *_ce-*_"$suffix".nii.gz ]] || found=$path
     done
+    if [ -n "$found" ]; then
+        cp -L "$found" "mlcube_io0/Patient-00000/00000-$name.nii.gz"
+    elif [[ ",${inputs//tumor_seg/tumorseg}," == *",$name,"* ]]; then
+        missing+=("$name")
+    fi
 done <<'NAMES'
 gm label-GM_probseg
 wm label-WM_probseg
 csf label-CSF_probseg
 tumorseg desc-tumor_dseg
+t1 T1w
 t1c ce-GD_T1w
+t2 T2w
 flair FLAIR
 brain_mask desc-brain_mask
 adc ADC

@@ -80,8 +80,6 @@ class Trial:
         The map it wrote.
     log : str
         Last lines it printed.
-    given : frozenset of str
-        Inputs it was given.
     strays : list of str
         What it left elsewhere than in its one file.
     """
@@ -92,7 +90,6 @@ class Trial:
     peak_bytes: int | None = None
     map: Path | None = None
     log: str = ""
-    given: frozenset[str] = frozenset()
     strays: list[str] = field(default_factory=list)
 
     @property
@@ -201,7 +198,6 @@ class Runner:
         # The script itself fails only where it cannot start the model.
         status = int(found[1]) if found else 127 if process.returncode else 0
         made = work / "map.nii.gz"
-        given, changed = _inputs(work / "mlcube_io0", exam)
         trial = Trial(
             exam,
             status if ended else None,
@@ -209,8 +205,7 @@ class Runner:
             watch.peak or None,
             made if made.exists() else None,
             " / ".join(line.strip() for line in log.strip().splitlines()[-3:])[-400:],
-            given,
-            changed,
+            _changed_inputs(work / "mlcube_io0", exam),
         )
         others = [path for path in (work / "mlcube_io1").rglob("*") if path.is_file()]
         trial.strays += [f"/mlcube_io1/{path.relative_to(work / 'mlcube_io1')}" for path in others]
@@ -236,17 +231,15 @@ class Runner:
         process.wait()
 
 
-def _inputs(folder: Path, exam: Exam) -> tuple[frozenset[str], list[str]]:
-    """Return the inputs that a model was given, and what it changed in their folder."""
-    given, changed = set(), []
+def _changed_inputs(folder: Path, exam: Exam) -> list[str]:
+    """Return what a model changed in the folder of its inputs."""
+    changed = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.name.removeprefix("00000-").removesuffix(".nii.gz").replace("tumorseg", "tumor_seg")
         source = exam.path(name) if name in SUFFIXES else None
         if source is None or source.read_bytes() != path.read_bytes():
             changed.append(f"/mlcube_io0/{path.relative_to(folder)}")
-        if source is not None:
-            given.add(name)
-    return frozenset(given), changed
+    return changed
 
 
 def _listing(folder: Path) -> set[Path]:
@@ -298,7 +291,6 @@ def check_model(
     runner: Runner,
     *,
     inputs: Sequence[str] = (),
-    optional_inputs: Sequence[str] = (),
     memory_bytes: float | None = None,
 ) -> list[Check]:
     """Run a model on phantoms and return how it keeps its contract.
@@ -307,8 +299,8 @@ def check_model(
     ----------
     runner
         Starts the model.
-    inputs, optional_inputs
-        What the model says it needs, and what it uses where there is any; empty where it says nothing.
+    inputs
+        What the model says it needs; empty where it says nothing.
     memory_bytes
         Memory that it says it needs for one patient at 1 mm.
     """
@@ -319,8 +311,6 @@ def check_model(
     if checks[0].status == FAIL:
         return checks
     checks += [*_result(first), _network(first, runner.isolated), *_map_checks(first)]
-    if inputs:
-        checks.append(_inputs_known(first, inputs, optional_inputs))
     if first.map is None:
         # Nothing more can be learned before it gives one.
         return checks
@@ -484,18 +474,6 @@ def _ranks(trial: Trial, values: NDArray[Any]) -> Check:
             remedy,
         )
     return Check(name, PASS)
-
-
-def _inputs_known(trial: Trial, inputs: Sequence[str], optional_inputs: Sequence[str]) -> Check:
-    """Judge whether a model asks for what a container is given."""
-    unknown = sorted({*inputs, *optional_inputs} - trial.given)
-    remedy = f"a container is given {', '.join(sorted(trial.given))}; leave the others out of the manifest"
-    return Check(
-        "asks for inputs that containers have",
-        FAIL if unknown else PASS,
-        ", ".join(unknown),
-        remedy if unknown else "",
-    )
 
 
 def _repeats(first: Trial, second: Trial) -> Check:

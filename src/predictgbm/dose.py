@@ -36,9 +36,9 @@ TRUNCATION = 4.0
 #: 0.2 Gy of 60, whatever the voxels (measured up to 7 mm).
 FINE_MM = 1.25
 
-#: Painted dose of the last and of the first voxel, in Gy: 46 Gy is the first phase of two-phase plans (RTOG), 75 Gy the
-#: highest dose of NRG-BN001 (in 30 fractions, ClinicalTrials.gov NCT02179086).
-PAINTED_GY = (46.0, 75.0)
+#: Painted dose of the last and of the first voxel where 60 Gy are prescribed, in Gy: 46 Gy is the first phase of
+#: two-phase plans (RTOG), 75 Gy the highest dose of NRG-BN001 (in 30 fractions, ClinicalTrials.gov NCT02179086).
+PAINTED_GY_OF_60 = (46.0, 75.0)
 
 #: Exponent of the generalised EUD of the recurrence; the more negative, the more the coldest part counts.
 GEUD_EXPONENT = -10.0
@@ -86,6 +86,12 @@ class Prescription:
     def sigma_mm(self) -> float:
         """Standard deviation of the Gaussian whose step response falls from 80 % to 20 % over ``falloff_mm``."""
         return float(self.falloff_mm / (2.0 * NormalDist().inv_cdf(0.8)))
+
+    @property
+    def painted_gy(self) -> tuple[float, float]:
+        """Lowest and highest dose of dose painting: :data:`PAINTED_GY_OF_60` as the prescription is to 60 Gy."""
+        low, high = PAINTED_GY_OF_60
+        return low * self.dose_gy / 60.0, high * self.dose_gy / 60.0
 
     @property
     def aperture_mm(self) -> float:
@@ -145,7 +151,6 @@ def painted_dose(
     brain: NDArray[np.bool_],
     spacing: Sequence[float],
     integral_gy_l: float,
-    painted_gy: tuple[float, float] = PAINTED_GY,
     prescription: Prescription = STANDARD,
 ) -> tuple[NDArray[np.float32], float]:
     """Spend an integral dose on the brain as a map ranks it: dose painting by numbers.
@@ -164,8 +169,7 @@ def painted_dose(
     brain : bool array of shape (nx, ny, nz), holes filled
     spacing : voxel size along each axis, in mm
     integral_gy_l : dose times volume that the brain is to get, in Gy l
-    painted_gy : lowest and highest dose, in Gy
-    prescription : whose falloff is taken
+    prescription : whose falloff, lowest and highest painted dose are taken
 
     Returns
     -------
@@ -177,7 +181,7 @@ def painted_dose(
     PlanError
         If all voxels of ``order`` together do not take up the integral dose.
     """
-    low, high = painted_gy
+    low, high = prescription.painted_gy
     voxel_l = math.prod(spacing) * 1e-6
     # What is painted, and as far as the blur takes it, also beyond the brain: recurrence there gets what spills over.
     chosen = np.zeros(brain.shape, bool)
@@ -331,7 +335,7 @@ def evaluate_dose(
     standard = dose if np.array_equal(plan, soc) else plan_dose(soc, spacing, prescription)
     budget = integral_dose(standard, inside, spacing)
     # Most painted voxels are well inside the brain and get the mean dose; where these do not suffice, all are ranked.
-    enough = math.ceil(1.5 * budget / (np.mean(PAINTED_GY) * math.prod(spacing) * 1e-6))
+    enough = math.ceil(1.5 * budget / (np.mean(prescription.painted_gy) * math.prod(spacing) * 1e-6))
     painted, painted_ml = None, math.nan
     for limit in (enough, None):
         with suppress(PlanError):

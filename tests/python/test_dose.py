@@ -221,6 +221,15 @@ class TestPainting:
         # One voxel fewer would not have been enough.
         assert blurred.sum() * 15e-6 >= integral * (1 - 1e-5)
 
+    def test_painted_dose_follows_what_is_prescribed(self):
+        """40 Gy in 15 fractions, as for the elderly: the same volume for two thirds of the integral dose."""
+        brain = ball((40, 36, 32), (20, 18, 16), 15)
+        order = np.flatnonzero(brain)
+        usual, usual_ml = painted_dose(order, brain, SPACING, 0.3)
+        short, short_ml = painted_dose(order, brain, SPACING, 0.2, Prescription(dose_gy=40))
+        assert short_ml == usual_ml
+        np.testing.assert_allclose(short, usual * 2 / 3, rtol=1e-4, atol=1e-4)
+
     def test_blur_does_not_end_with_the_brain(self):
         """Beyond the brain's box there is what the Gaussian of all that is painted has there."""
         brain = np.zeros((50, 24, 24), bool)

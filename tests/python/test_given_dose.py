@@ -220,7 +220,7 @@ class TestReport:
         for path in figure.iter(f"{svg}path"):
             if (title := path.find(f"{svg}title")) is not None:
                 drawn.setdefault(title.text, path.get("d"))
-        assert set(drawn) == {"Given dose", "Standard plan, modelled"}
+        assert set(drawn) == {"Given dose", "Modelled dose"}
         points = [tuple(map(float, point.split())) for point in drawn["Given dose"][1:].split("L")]
         at = {round((x - LEFT) / WIDTH * 80): (TOP + HEIGHT - y) / HEIGHT for x, y in points}
         assert (at[50], at[54], at[56]) == pytest.approx((1, 0.4, 0), abs=1e-3)

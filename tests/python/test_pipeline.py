@@ -631,7 +631,7 @@ def test_outside_model_comes_as_a_container(
         """#!/bin/sh
 set -e
 cd /mlcube_io0/Patient-00000
-for name in gm wm csf tumorseg t1c flair brain_mask; do test -s 00000-$name.nii.gz; done
+for name in gm wm csf tumorseg t1 t1c t2 flair brain_mask; do test -s 00000-$name.nii.gz; done
 if touch /mlcube_io0/written 2>/dev/null; then echo the input can be written; exit 8; fi
 if grep -v -e Iface -e lo /proc/net/route | grep -q .; then echo there is a network; exit 9; fi
 test -s 00000-adc.nii.gz || { echo this model needs ADC; exit 7; }

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import predictgbm
-from predictgbm.exam import file_name
-from predictgbm.images import write_image
+from predictgbm.exam import SUFFIXES, VOLUMES, file_name
+from predictgbm.images import read_image, write_image
 
 ROOT = Path(__file__).resolve().parents[2]
 AFFINE = np.diag([-4.0, -4.0, 4.0, 1.0])
@@ -238,6 +238,8 @@ def test_fault_of_a_model_is_an_error_or_a_record(call, exam, tmp_path, user_mod
             "missing_input",
             "the exam has no flair adc, which",
         ),
+        # The image with contrast agent does not stand for the one without.
+        ("touch started; exit 7;", "t1,t1c", "missing_input", "the exam has no t1, which"),
         ("touch started; exit 7;", "tumor_seg,t1c", "crashed", "exit status 7"),
         ("kill -9 $$;", "", "lost", "exit status 137"),
         ("true", "", "crashed", "wrote no /mlcube_io1/00000.nii.gz"),
@@ -259,6 +261,24 @@ def test_failure_of_a_container_is_told_by_its_kind(exam, tmp_path, model, input
     identity = {"patient": "P 1", "session": "pre", "model": "mine", "stage": "predict"}
     assert record == identity | {"kind": kind, "analysis": "main"}
     assert not (kind == "missing_input" and list(work.rglob("started")))
+
+
+def test_a_container_is_given_every_input_under_its_name(exam, tmp_path):
+    for number, name in enumerate(SUFFIXES):
+        shape = (16, 18, 14, 6) if name == "tensor" else (16, 18, 14)
+        write_image(exam / file_name(PREFIX, name), np.full(shape, number, np.uint8), AFFINE)
+    script = ROOT / "bin" / "run_container_model.sh"
+    subprocess.run(
+        [script, "command", "cp -r", exam, "m", "f.json", "1", "pre", "mine", "cpu", ",".join(SUFFIXES)],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    given = tmp_path / "mlcube_io0" / "Patient-00000"
+    assert len(list(given.iterdir())) == len(SUFFIXES)
+    for number, name in enumerate(SUFFIXES):
+        path = given / f"00000-{'tumorseg' if name == 'tumor_seg' else name}.nii.gz"
+        assert (read_image(path, volumes=VOLUMES.get(name, 1)).data == number).all()
 
 
 def test_faults_of_an_exam_are_told(call, exam, tmp_path):

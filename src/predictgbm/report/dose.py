@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from predictgbm.dose import COVERING, PAINTED_GY, STANDARD, Prescription
+from predictgbm.dose import COVERING, STANDARD, Prescription
 from predictgbm.exam import ORGAN
 from predictgbm.report.formatting import (
     details,
@@ -65,8 +65,8 @@ def section(results: Results) -> tuple[str, str] | None:
         "the better in the recurrence, the further left in the brain; of two plans of the same volume the one with the "
         "larger integral dose has paid for its gain with dose to the brain, which dose painting does not allow."
     )
-    low, high = PAINTED_GY
     prescribed = prescription(results)
+    low, high = prescribed.painted_gy
     note = (
         f"<b>The dose is modelled, not planned</b>: {prescribed.dose_gy:g} Gy as the median of the plan with "
         f"{prescribed.margin_mm:g} mm around it, falling from 80 % to 20 % over {prescribed.falloff_mm:g} mm; no "

@@ -19,7 +19,7 @@ from predictgbm.report.line_plots import panels
 from predictgbm.report.results import PALETTE, REFERENCE_COLOR, ModelStyle, Results
 
 SOURCES = (
-    ModelStyle("standard", "Standard plan, modelled", REFERENCE_COLOR, "dash"),
+    ModelStyle("standard", "Modelled dose", REFERENCE_COLOR, "dash"),
     ModelStyle("given", "Given dose", PALETTE[0]),
 )
 STRUCTURES = {"recurrence": "Recurrence", "brain": "Brain without the tumour core"}
