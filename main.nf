@@ -20,7 +20,7 @@ workflow {
     else {
         INITIALISE()
         if (train == 'lmi') {
-            TRAIN_LMI(INITIALISE.out.options, channel.value(file(params.atlas, type: 'dir')))
+            TRAIN_LMI(INITIALISE.out.options, channel.value(file(params.atlas, type: 'dir', glob: false)))
         }
         else {
             PREDICTGBM(INITIALISE.out.options)

@@ -66,6 +66,10 @@ def read_columns(row: dict[str, Any], files: dict[str, Path]) -> tuple[dict[str,
             table = next((c for c in TEXT_COLUMNS if c in files and str(files[c]) in str(error)), "")
             at, expected = (table, "a table of numbers") if table else (column, expected)
             faults.append(reading_fault(row, at, files[at], error, expected))
+        # A damaged file may bring a reader to raise anything; the other files are still read.
+        except Exception as error:
+            unreadable = ImageError(f"{path}: cannot be read ({type(error).__name__}: {error})")
+            faults.append(reading_fault(row, column, path, unreadable, expected))
     return images, faults
 
 

@@ -24,6 +24,7 @@ Variables
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import os
@@ -137,6 +138,12 @@ def parameter(arguments: list[str], name: str) -> str | None:
     return None
 
 
+def flag(arguments: list[str], name: str) -> bool:
+    """Return whether the user has switched a parameter on."""
+    value = parameter(arguments, name)
+    return value == "true" or (f"--{name}" in arguments and value != "false")
+
+
 def needed_families(arguments: list[str]) -> set[str]:
     """Return which further packages, by their image, a run on this machine's own programs needs."""
     profiles = set((option(arguments, "-profile") or "").split(","))
@@ -171,9 +178,9 @@ def needs_torch(arguments: list[str], profiles: set[str]) -> bool:
         return True
     if "raw_demo" in profiles or parameter(arguments, "brain_extraction") == "atlas":
         return False
-    if {"--simulate_raw", "--simulate_dicom"} & {word.partition("=")[0] for word in arguments}:
+    if flag(arguments, "simulate_raw") or flag(arguments, "simulate_dicom"):
         return True
-    sheet = Path(option(arguments, "--input") or "")
+    sheet = Path(parameter(arguments, "input") or "")
     if not sheet.is_file():
         return False
     lines = sheet.read_text(errors="replace").splitlines()
@@ -202,6 +209,22 @@ def check_writable(outdir: str) -> None:
         ) from error
 
 
+def check_cache(arguments: list[str]) -> None:
+    """Say so where a run goes on with what another version of the code has computed: Nextflow cannot see that."""
+    sources = digest(*sorted((ROOT / "src" / "predictgbm").rglob("*.py")))
+    note = Path(".nextflow", "predictgbm-sources")
+    if "-resume" not in arguments or not note.is_file():
+        # Where nothing can be written, Nextflow itself says so.
+        with contextlib.suppress(OSError):
+            note.parent.mkdir(exist_ok=True)
+            note.write_text(sources)
+    elif note.read_text() != sources:
+        say(
+            "the code below src has changed since the results in this folder were begun; -resume keeps what the old "
+            "code has computed, without -resume all is computed again"
+        )
+
+
 def pipeline_command(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     """Return command and variables of ``nextflow run`` on this pipeline."""
     programs = python_env.prepare()
@@ -215,6 +238,7 @@ def pipeline_command(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     arguments = ["run", str(ROOT / "main.nf"), *arguments]
     env = base_environment(programs) | engine.environment | nextflow.environment(arguments)
     if not {"--help", "-h", "-help"} & set(arguments):
+        check_cache(arguments)
         compile_kernels(env)
         for family in sorted(needed_families(arguments)):
             python_env.add(family)

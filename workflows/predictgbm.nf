@@ -19,7 +19,7 @@ workflow PREDICTGBM {
     ch_options // value: [models: [entry, ...], training: [[entry:, seeds:, settings:], ...], simulated: bool, sheet: path or null]
 
     main:
-    ch_atlas = channel.value(file(params.atlas, type: 'dir'))
+    ch_atlas = channel.value(file(params.atlas, type: 'dir', glob: false))
     PREPARE_COHORT(ch_options, ch_atlas)
 
     ch_model = channel.empty()
@@ -34,7 +34,7 @@ workflow PREDICTGBM {
     // What an earlier training has left, and what this one leaves.
     ch_weights = ch_options
         .flatMap { options -> options.models - options.training*.entry }
-        .map { entry -> tuple(entry.name, hasWeights(params, entry) ? file("${params.weights}/${entry.name}", type: 'dir') : []) }
+        .map { entry -> tuple(entry.name, hasWeights(params, entry) ? file("${params.weights}/${entry.name}", type: 'dir', glob: false) : []) }
         .mix(ch_model.map { folder -> tuple(folder.name, folder) })
 
     PREDICT(PREPARE_COHORT.out.exam, PREPARE_COHORT.out.score, ch_weights, ch_options, PREPARE_COHORT.out.batch)

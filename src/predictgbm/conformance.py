@@ -24,11 +24,10 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from predictgbm.exam import SUFFIXES, Exam, file_name
-from predictgbm.images import Image, ImageError, conform, describe, read_image, write_image
+from predictgbm.images import DAMAGED, Image, ImageError, conform, describe, read_image, write_image
 from predictgbm.labels import CORE, region
 from predictgbm.models import check_map
 from predictgbm.planning import make_plan, soc_mask
@@ -387,7 +386,7 @@ def _map_checks(trial: Trial) -> list[Check]:
     try:
         image = nib.load(trial.map)
         data = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, ImageFileError) as error:
+    except DAMAGED as error:
         return [
             Check(names[0], FAIL, str(error).replace(str(trial.map), OUTPUT), "write NIfTI, .nii.gz"),
             *(Check(n, SKIP) for n in names[1:]),

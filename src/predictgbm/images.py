@@ -11,10 +11,14 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import DTypeLike, NDArray
 
 #: Two affines describe the same grid when no voxel centre moves by more than this, in mm.
 AFFINE_TOLERANCE_MM = 1e-2
+
+#: What reading a damaged image file raises.
+DAMAGED = (OSError, EOFError, zlib.error, ValueError, OverflowError, ImageFileError, HeaderDataError)
 
 
 class ImageError(ValueError):
@@ -87,7 +91,7 @@ def read_image(path: str | os.PathLike[str], dtype: DTypeLike = np.float32, volu
     try:
         image = nib.load(path)
         data = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, zlib.error, ValueError, ImageFileError) as error:
+    except DAMAGED as error:
         raise ImageError(
             f"{path}: cannot be read as NIfTI, it is damaged, cut short or of another format "
             f"({type(error).__name__}: {error}); copy or export it again"
@@ -122,9 +126,18 @@ def read_image(path: str | os.PathLike[str], dtype: DTypeLike = np.float32, volu
                 "expected a label image or mask"
             )
     affine = np.asarray(image.affine, np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    if not is_usable(affine):
         raise ImageError(f"{path}: orientation (affine) in the header is unusable; convert the file again")
     return Image(_c_order(data.astype(target, copy=False)), affine, str(path))
+
+
+def is_usable(affine: NDArray[np.float64]) -> bool:
+    """Tell whether an affine of shape (4, 4) gives voxels a size and each of their axes a direction of its own."""
+    return bool(
+        np.isfinite(affine).all()
+        and abs(np.linalg.det(affine[:3, :3])) >= 1e-9
+        and np.isfinite(nib.io_orientation(affine)).all()
+    )
 
 
 def write_image(path: str | os.PathLike[str], data: NDArray[Any], affine: NDArray[np.float64]) -> None:

@@ -128,15 +128,16 @@ def read_sums(folder: Path) -> dict[str, str]:
     return sums
 
 
+def _patient(path: Path) -> str | None:
+    """Return whose map a file is by its name; None if it is no map."""
+    suffix = next((suffix for suffix in MAP_SUFFIXES if path.name.endswith(suffix)), None)
+    return None if suffix is None else path.name.removesuffix(suffix).removeprefix("sub-")
+
+
 def map_files(folder: Path) -> dict[str, Path]:
     """Return the map of each patient: ``001.nii.gz`` or ``sub-001.nii.gz`` is that of patient 001."""
-    found = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        for suffix in MAP_SUFFIXES:
-            if path.name.endswith(suffix):
-                found[path.name.removesuffix(suffix).removeprefix("sub-")] = path
-                break
-    return found
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {patient: path for path in paths if (patient := _patient(path)) is not None}
 
 
 def checksum_faults(folder: Path) -> Iterator[str]:
@@ -146,7 +147,12 @@ def checksum_faults(folder: Path) -> Iterator[str]:
     except SubmissionError as error:
         yield str(error)
         return
-    names = {path.name: path for path in map_files(folder).values()}
+    maps = map_files(folder)
+    names = {path.name: path for path in sorted(folder.iterdir()) if _patient(path) is not None}
+    for path in names.values():
+        other = maps[_patient(path) or ""]
+        if other != path:
+            yield f"{path}: is of the same patient as {other.name}; send one map of each patient"
     for name in sorted(sums.keys() - names.keys()):
         yield f"{folder / name}: is named in {SUMS} and not there; send it, or make {SUMS} again"
     for name, path in names.items():

@@ -375,12 +375,14 @@ def test_all_faults_of_maps_are_told_at_once(
     save(maps / "001.nii.gz", arrays()["flair"], np.eye(4))
     (maps / "002.nii.gz").unlink()
     save(maps / "003.nii.gz", arrays()["flair"])
+    save(maps / "sub-003.nii.gz", arrays()["flair"])
     out = tmp_path / "out.csv"
     assert run_command("check_model.py", path, "--sheet", sheet, "--run-with", out) == 1
     said = capsys.readouterr().out
     assert "001.nii.gz: has another checksum" in said
     assert "002.nii.gz: is named in SHA256SUMS and not there" in said
     assert "003.nii.gz: is not named in SHA256SUMS" in said
+    assert "003.nii.gz: is of the same patient as sub-003.nii.gz; send one map of each patient" in said
     assert "has a map for each patient: 002" in said
     assert "knows the patients of its maps: 003" in said
     assert "are not on one grid" in said

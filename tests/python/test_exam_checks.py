@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -148,6 +149,27 @@ def test_fault_names_line_column_and_remedy(tmp_path: Path, change: Change, text
     files = write_exam(tmp_path)
     change(files)
     assert faults_of(tmp_path, row(files), files) == [text]
+
+
+def test_a_damaged_header_is_a_fault_of_its_file(tmp_path: Path) -> None:
+    """Whatever bytes a header holds, the other images of the exam and of the cohort are still checked."""
+    files = write_exam(tmp_path)
+    whole = gzip.decompress(files["t2"].read_bytes())
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        data = bytearray(whole)
+        for place in rng.integers(4, 348, 3):
+            data[place] = rng.integers(256)
+        files["t2"].write_bytes(gzip.compress(bytes(data), 1))
+        refused += bool(faults_of(tmp_path, row(files), files))
+    assert refused > 15
+    # A voxel type that does not exist.
+    data = bytearray(whole)
+    data[70:72] = (999).to_bytes(2, "little")
+    files["t2"].write_bytes(gzip.compress(bytes(data)))
+    (text,) = faults_of(tmp_path, row(files), files)
+    assert text.startswith("sheet.csv:5: t2: t2.nii.gz: cannot be read as NIfTI")
 
 
 def test_brats2021_labels_are_good_when_the_sheet_says_so(tmp_path: Path) -> None:

@@ -538,13 +538,35 @@ def test_hd_bet_is_installed_where_raw_exams_have_no_brain_mask(
 ) -> None:
     sheet = tmp_path / "sheet.csv"
     sheet.write_text(SHEET + row + "\n")
-    assert launcher.needed_families(["--input", str(sheet), *options]) == ({"hdbet"} if needed else set())
+    families = {"hdbet"} if needed else set()
+    assert launcher.needed_families(["--input", str(sheet), *options]) == families
+    settings = tmp_path / "params.yml"
+    settings.write_text(f"input: {sheet}\n")
+    assert launcher.needed_families(["-params-file", str(settings), *options]) == families
 
 
 def test_simulated_raw_exams_need_hd_bet_and_their_demo_does_not(launcher: ModuleType) -> None:
     assert launcher.needed_families(["--simulate", "2", "--simulate_raw"]) == {"hdbet"}
+    assert launcher.needed_families(["--simulate", "2", "--simulate_dicom", "true"]) == {"hdbet"}
+    assert not launcher.needed_families(["--simulate", "2", "--simulate_raw", "false"])
     assert not launcher.needed_families(["-profile", "raw_demo"])
     assert not launcher.needed_families(["--simulate", "2"])
+
+
+def test_results_of_older_code_are_told_on_resume(
+    launcher: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    launcher.check_cache(["-resume"])
+    launcher.check_cache(["-resume"])
+    assert capsys.readouterr().err == ""
+    (tmp_path / ".nextflow" / "predictgbm-sources").write_text("older")
+    for _ in range(2):
+        launcher.check_cache(["-resume"])
+        assert "the code below src has changed since" in capsys.readouterr().err
+    launcher.check_cache([])
+    launcher.check_cache(["-resume"])
+    assert capsys.readouterr().err == ""
 
 
 def test_training_needs_torch_unless_nothing_is_computed(launcher: ModuleType) -> None:

@@ -478,13 +478,16 @@ def test_two_trainings_of_one_name_are_refused(tmp_path: Path) -> None:
     for cohort in COHORTS:
         patients = [p for p in PATIENTS if PATIENTS[p] == cohort]
         folder = results(tmp_path / cohort, ("soc", "loti"), patients)
-        (folder / "models" / "loti").mkdir(parents=True)
+        (folder / "pipeline_info" / "cards").mkdir(parents=True)
         card = {"networks": {"a": {"sha256": cohort, "training": []}}, "cohorts": {}}
-        write_json(folder / "models" / "loti" / "card.json", card)
+        write_json(folder / "pipeline_info" / "cards" / "loti.json", card)
         runs.append(read_run(folder))
     (fault,) = find_faults(runs)
     assert "model 'loti' is of another training than in" in fault
     assert find_faults([runs[0], runs[0]]) == []
+    # Nor can a model of one's own training be that which is shipped.
+    (runs[0].folder / "pipeline_info" / "cards" / "loti.json").unlink()
+    assert len(find_faults([read_run(runs[0].folder), runs[1]])) == 1
 
 
 def test_a_table_that_names_no_patient_is_told(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import DTypeLike, NDArray
 
-from predictgbm.images import Image, ImageError, read_image
+from predictgbm.images import DAMAGED, Image, ImageError, is_usable, read_image
 
 #: Two positions of one voxel that differ by more than this contradict each other, in mm.
 CONFLICT_MM = 0.1
@@ -58,7 +56,7 @@ def read_placement(path: str | os.PathLike[str]) -> Placement:
     shape = header.get_data_shape()[:3]
     sform, qform = header.get_sform(coded=True)[0], _qform(path, header)
     for form in (sform, qform):
-        if form is not None and not abs(np.linalg.det(form[:3, :3])) > 1e-9:
+        if form is not None and not is_usable(form):
             raise ImageError(
                 f"{path}: orientation (affine) in the header is unusable; convert the file again"
             )
@@ -111,7 +109,7 @@ def _load(path: Path) -> Any:
         raise ImageError(f"{path}: file does not exist; check the path")
     try:
         return nib.load(path)
-    except (OSError, EOFError, zlib.error, ValueError, ImageFileError) as error:
+    except DAMAGED as error:
         raise ImageError(
             f"{path}: cannot be read as NIfTI, it is damaged, cut short or of another format "
             f"({type(error).__name__}: {error}); copy or export it again"
@@ -197,7 +195,7 @@ def read_diffusion(path: Path, bval: Path, bvec: Path) -> Diffusion:
     b_values, vectors = read_gradients(bval, bvec, _volumes(path))
     try:
         data = np.asarray(_load(path).dataobj, np.float32)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+    except DAMAGED as error:
         raise ImageError(f"{path}: is damaged or cut short ({error}); copy or export it again") from error
     if not np.isfinite(data).all():
         raise ImageError(f"{path}: holds NaN or infinite voxels; replace them, for example by 0")

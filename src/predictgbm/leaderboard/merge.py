@@ -108,11 +108,6 @@ def read_run(folder: Path) -> Run:
     description = _object(folder / "dataset_description.json")
     listed = _entries(folder / "pipeline_info" / "models.json")
     parameters = _object(folder / "pipeline_info" / "params.json")
-    # Networks that were trained in this run, and those that it was given, where they still are.
-    trained = [
-        *folder.glob("models/*/card.json"),
-        *Path(parameters.get("weights") or folder / "models").glob("*/card.json"),
-    ]
     traces = sorted(folder.glob("pipeline_info/execution_trace_*.txt"))
     return Run(
         folder,
@@ -121,7 +116,7 @@ def read_run(folder: Path) -> Run:
         parameters,
         str((description.get("GeneratedBy") or [{}])[0].get("Version", "")),
         listed,
-        {path.parent.name: _object(path) for path in trained},
+        {path.stem: _object(path) for path in folder.glob("pipeline_info/cards/*.json")},
         _options(folder),
         read_trace(traces[-1]) if traces else [],
     )
@@ -283,21 +278,20 @@ def _entry_faults(runs: Sequence[Run]) -> Iterator[str]:
                 )
     trained: dict[str, tuple[Run, Row]] = {}
     for run in runs:
-        scored = {model for _, model in run.scores}
-        for name, card in run.cards.items():
-            if name not in scored:
-                continue
+        for name in sorted({model for _, model in run.scores}):
+            card = run.cards.get(name, {})
             first, other = trained.setdefault(name, (run, card))
-            if _checksums(card) != _checksums(other):
+            if _networks(card) != _networks(other):
                 yield (
                     f"{run.folder}: model '{name}' is of another training than in {first.folder}; name one training "
                     "by --weights in both runs, or rename one of the two models, and run again"
                 )
 
 
-def _checksums(card: Row) -> dict[str, Any]:
-    """Return the checksum of each network of a training."""
-    return {name: network.get("sha256") for name, network in (card.get("networks") or {}).items()}
+def _networks(card: Row) -> Row:
+    """Return the checksum of each network of a training, or the whole card where it tells none."""
+    networks = card.get("networks")
+    return {name: network.get("sha256") for name, network in networks.items()} if networks else card
 
 
 def _patient_faults(first: Run, second: Run) -> Iterator[str]:

@@ -51,4 +51,4 @@ def guideline_table(results: Results, name: str) -> str:
     volume = number(sum(own) / len(own), 0)
     title = f"<h4>{rule.title}: {rule.margin_mm:g} mm, {volume} ml on average</h4>"
     head = ["Model", "Patients", "Mean coverage, %", "Guideline, %", "Shift, points [95 %]", "Rank-biserial"]
-    return title + table([*head, "p (Pratt)", "p, adjusted"], body)
+    return title + table([*head, "p (Pratt)", "p, adjusted within this guideline, exploratory"], body)

@@ -559,8 +559,10 @@ def resources(results: Results) -> tuple[str, str] | None:
         "Step", [(Html(escape(p)), [t for t in results.tasks if t.process == p]) for p in processes]
     )
     how = (
-        "Time is how long one patient took, memory the most that was held at once, both as Nextflow measured "
-        "them; plan a cluster by the largest value, not by the median."
+        "Time is how long one task took, memory the most that it held at once, both as Nextflow measured them. "
+        "Preparing, predicting and registering take one patient a task, checks, plans and pictures up to "
+        "--patients_per_task, training and statistics all of them; plan a cluster by the largest value, not by the "
+        "median."
     )
     return how, body + (details("Every step of the pipeline", steps) if body else steps)
 

@@ -7,6 +7,7 @@ rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import permutations
@@ -310,6 +311,7 @@ def spearman(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
         all_rho = b[np.array(list(permutations(range(n))))] @ a / scale
         return rho, float((np.abs(all_rho) >= abs(rho) - 1e-12).mean())
     if abs(rho) == 1:
-        return rho, 0.0
+        # Of all orders, this one and its reverse.
+        return rho, 2.0 / math.factorial(n)
     t = rho * np.sqrt((n - 2) / (1 - rho**2))
     return rho, float(2 * stdtr(n - 2, -abs(t)))

@@ -236,7 +236,7 @@ def selectTraining(Map values, List known) {
 def selectAlgorithms(String parameter, String wanted, String role) {
     def list = params.tumor_algorithms ?: "${projectDir}/assets/tumor_algorithms.yml"
     def known = readDocument(list.toString()).algorithms
-    def names = wanted.tokenize(',')
+    def names = wanted.tokenize(',').unique()
     def missing = names.findAll { name -> name != 'trial' && !known.any { entry -> entry.name == name } }
     if (missing) {
         error("--${parameter}: unknown algorithm ${missing.join(', ')}; known are trial, ${known*.name.join(', ')}")
@@ -245,7 +245,7 @@ def selectAlgorithms(String parameter, String wanted, String role) {
     if (unfit) {
         error("--${parameter}: ${unfit*.name.join(', ')} is not made for ${role == 'preop' ? 'pre-operative exams' : 'follow-ups'}; ${list} says what each is for")
     }
-    def bare = known.findAll { entry -> entry.name in names && entry.weights && !(params.tumor_weights && file("${params.tumor_weights}/${entry.name}").isDirectory()) }
+    def bare = known.findAll { entry -> entry.name in names && entry.weights && !(params.tumor_weights && file("${params.tumor_weights}/${entry.name}", glob: false).isDirectory()) }
     if (bare) {
         error("--${parameter}: ${bare*.name.join(', ')} needs files beside the image; unpack Zenodo record ${bare*.weights*.zenodo.join(', ')} into a folder named as the algorithm, and name the folder above it by --tumor_weights")
     }
@@ -363,7 +363,7 @@ def runSummary(outdir, train, boolean strict) {
     if (train == 'lmi') {
         return [text: text.join('\n'), status: 0]
     }
-    def statistics = file("${outdir}/tables/statistics.json")
+    def statistics = file("${outdir}/tables/statistics.json", glob: false)
     def failures = statistics.exists() ? readDocument(statistics).failures : [main: 0, secondary: 0]
     text << "Report: ${outdir}/multiqc/multiqc_report.html"
     if (failures.main > 0) {
@@ -395,7 +395,7 @@ workflow INITIALISE {
         ],
         atlas: readAtlas(params.atlas).subMap(['space', 'doi']),
         simulated: params.simulate != null,
-        sheet: params.input ? file(params.input, checkIfExists: true) : null,
+        sheet: params.input ? file(params.input, checkIfExists: true, glob: false) : null,
     ])
     options = ch_options
 

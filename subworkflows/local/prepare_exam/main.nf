@@ -31,7 +31,7 @@ workflow PREPARE_EXAM {
     BRAIN_EXTRACT(
         ch_brain.absent.map { meta, columns -> tuple(meta, columns.t1c) },
         ch_atlas,
-        params.hdbet_weights ? file(params.hdbet_weights, checkIfExists: true) : [],
+        params.hdbet_weights ? file(params.hdbet_weights, checkIfExists: true, glob: false) : [],
     )
     ch_mask = ch_brain.given.map { meta, columns -> tuple(meta, columns.brain_mask) }.mix(BRAIN_EXTRACT.out.mask)
     // No model reads the tensor of a follow-up.

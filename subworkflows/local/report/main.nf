@@ -84,11 +84,16 @@ workflow REPORT {
         }
         .collectFile(storeDir: params.outdir)
     channel.fromPath("${projectDir}/assets/bidsignore", checkIfExists: true).collectFile(name: '.bidsignore', storeDir: params.outdir)
+    // On whom a model was trained is kept with its results, wherever its networks lie; LMI calls its card by its own name.
+    ch_card = ch_network.flatMap { folder ->
+        ['card.json', "${folder.name}.json"].collect { name -> folder.resolve(name) }.findAll { card -> card.exists() }
+    }
+    ch_card.collectFile(storeDir: "${params.outdir}/pipeline_info/cards") { card -> ["${card.parent.name}.json".toString(), card.text] }
     // The trace so far: every task but the report's own has been written when pictures and tables are there.
     ch_trace = ch_tables
         .combine(ch_pictures.map { pictures -> [pictures] })
         .combine(VIEWER_BUILD.out.page.toList().map { pages -> [pages] })
-        .map { _row -> file("${params.outdir}/pipeline_info/execution_trace_${params.trace_report_suffix}.txt") }
+        .map { _row -> file("${params.outdir}/pipeline_info/execution_trace_${params.trace_report_suffix}.txt", glob: false) }
 
     MULTIQC_REPORT(
         ch_tables,
@@ -96,10 +101,10 @@ workflow REPORT {
         ch_trace,
         ch_collected,
         ch_parameters,
-        ch_network.map { folder -> folder.resolve('card.json') }.toSortedList(),
-        [file("${projectDir}/assets/models.yml")] + (params.external_models ? [file(params.external_models)] : []),
+        ch_card.filter { card -> card.name == 'card.json' }.toSortedList(),
+        [file("${projectDir}/assets/models.yml")] + (params.external_models ? [file(params.external_models, glob: false)] : []),
         file("${projectDir}/assets/multiqc_config.yml"),
-        params.multiqc_config ? file(params.multiqc_config, checkIfExists: true) : [],
+        params.multiqc_config ? file(params.multiqc_config, checkIfExists: true, glob: false) : [],
     )
     report = MULTIQC_REPORT.out.report
 

@@ -33,9 +33,10 @@ workflow SEGMENT {
     ch_options // value: options with the algorithms of tumour segmentation
 
     main:
-    // Images of a sheet may lie in different voxel orders under any name; what is segmented here has one order and one name.
+    // Images of a sheet may lie in different voxel orders under any name, without a brain mask; what is segmented or
+    // registered here has one order, one name and a mask.
     ch_state = ch_row.branch { _meta, row, _files ->
-        foreign: isIncomplete(row) && row.made == null
+        foreign: row.made == null && (isIncomplete(row) || row.meta.role == 'followup')
         known: true
     }
     EXAM_CONFORM(ch_state.foreign)

@@ -28,19 +28,24 @@ workflow SEGMENT_TUMOR {
     TUMOR_SEGMENT(ch_run.trial.map { meta, images, _algorithm -> tuple(meta, images) }, ch_atlas)
     // An exam may go to several algorithms, whose tasks are told apart by it.
     ch_container = ch_run.container.map { meta, images, algorithm ->
-        def weights = algorithm.weights ? file("${params.tumor_weights}/${algorithm.name}") : []
+        def weights = algorithm.weights ? file("${params.tumor_weights}/${algorithm.name}", glob: false) : []
         tuple(meta + [algorithm: algorithm.name], images, algorithm, weights)
     }
     TUMOR_BRATS(ch_container)
 
     // Until an exam has the result of each of its algorithms, it has none.
     ch_result = TUMOR_SEGMENT.out.segmentation
-        .mix(TUMOR_BRATS.out.segmentation.map { meta, segmentation -> tuple(meta.findAll { key, _value -> key != 'algorithm' }, segmentation) })
+        .map { meta, segmentation -> tuple(meta, [name: 'trial', path: segmentation]) }
+        .mix(TUMOR_BRATS.out.segmentation.map { meta, segmentation -> tuple(meta.findAll { key, _value -> key != 'algorithm' }, [name: meta.algorithm, path: segmentation]) })
         .combine(ch_options)
-        .map { meta, segmentation, options -> tuple(groupKey(meta, options.tumor_algorithms[meta.role].size()), segmentation) }
+        .map { meta, result, options -> tuple(groupKey(meta, options.tumor_algorithms[meta.role].size()), result) }
         .groupTuple(remainder: true)
         .combine(ch_options)
-        .map { key, segmentations, options -> tuple(key.getGroupTarget(), segmentations.sort { path -> path.name }, options.tumor_algorithms[key.getGroupTarget().role]*.name) }
+        .map { key, results, options ->
+            def names = options.tumor_algorithms[key.getGroupTarget().role]*.name
+            // In the order of the algorithms, so that a rerun finds the task in the cache.
+            tuple(key.getGroupTarget(), results.sort { result -> names.indexOf(result.name) }*.path, names)
+        }
         .filter { _meta, segmentations, names -> segmentations.size() == names.size() }
         .branch { _meta, segmentations, _names ->
             single: segmentations.size() == 1
@@ -57,7 +62,12 @@ workflow SEGMENT_TUMOR {
             ch_container.map { meta, _images, _algorithm, _weights -> meta },
             TUMOR_BRATS.out.segmentation.mix(TUMOR_BRATS.out.failure).map { meta, _path -> meta },
             'segment tumour',
-        )
+        ),
+        lostTasks(
+            ch_result.several.map { meta, _segmentations, _names -> meta },
+            TUMOR_FUSE.out.segmentation.mix(TUMOR_FUSE.out.failure).map { meta, _path -> meta },
+            'fuse tumour labels',
+        ),
     )
     segmentation = ch_result.single
         .map { meta, segmentations, names -> tuple(meta, segmentations[0], names[0]) }

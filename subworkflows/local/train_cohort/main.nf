@@ -15,7 +15,7 @@ workflow TRAIN_COHORT {
     ch_options // value: options with the models to train
 
     main:
-    SPLITS_DRAW(ch_selection, params.train_splits_file ? file(params.train_splits_file, checkIfExists: true) : [])
+    SPLITS_DRAW(ch_selection, params.train_splits_file ? file(params.train_splits_file, checkIfExists: true, glob: false) : [])
     ch_splits = SPLITS_DRAW.out.splits.first()
 
     // Only patients whose recurrence is known can be learned from.
@@ -33,7 +33,7 @@ workflow TRAIN_COHORT {
                 tuple([id: id, model: training.entry.name, split: split, seed: seed], training.entry, training.settings)
             }
         }
-    def checkpoints = params.train_checkpoints ? file(params.train_checkpoints, type: 'dir') : null
+    def checkpoints = params.train_checkpoints ? file(params.train_checkpoints, type: 'dir', glob: false) : null
     // A container could not be given a folder that is not there yet.
     checkpoints?.mkdirs()
     NETWORK_TRAIN(
