@@ -5,7 +5,7 @@
 
 // A JSON or YAML file as plain maps and lists, in the order of the file.
 def readDocument(path) {
-    return new org.yaml.snakeyaml.Yaml().load(file(path).getText('UTF-8'))
+    return new org.yaml.snakeyaml.Yaml().load(file(path, glob: false).getText('UTF-8'))
 }
 
 // All parameters the schema knows, by name.
