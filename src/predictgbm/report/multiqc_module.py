@@ -42,6 +42,7 @@ from predictgbm.report.formatting import (
     details,
     downloadable,
     duration,
+    estimate,
     interval,
     memory,
     model_cell,
@@ -209,12 +210,8 @@ def headline(results: Results) -> tuple[str, str] | None:
                     percent(row.get("median")), interval(row.get("median_ci_low"), row.get("median_ci_high"))
                 ),
                 with_interval(percent(row.get("mean")), interval(row.get("ci_low"), row.get("ci_high"))),
-                "reference"
-                if is_reference
-                else with_interval(
-                    number(row.get("shift"), 1, 100, sign=True),
-                    interval(row.get("shift_low"), row.get("shift_high"), sign=True),
-                ),
+                "reference" if is_reference else estimate(row, "mean_gain"),
+                "" if is_reference else estimate(row, "shift"),
                 "" if is_reference else p_value(row.get("p_adjusted")),
                 "" if is_reference else f"{better} / {len(pairs) - better - worse} / {worse}",
             ]
@@ -224,15 +221,17 @@ def headline(results: Results) -> tuple[str, str] | None:
         "Patients",
         "Median coverage, % [95 % CI]",
         "Mean coverage, % [95 % CI]",
-        "Shift against standard, points [95 % CI]",
+        "Mean gain over standard, points [95 % CI]",
+        "Shift, points [95 % CI]",
         "p, adjusted",
         "Better / equal / worse",
     ]
     reference = [i for i, row in enumerate(rows) if row["model"] == REFERENCE]
     how = (
         "Coverage is the share of the recurrence that a plan would have treated; all plans of a patient have "
-        "the same volume, so a positive shift with an interval above zero means that the model aims better "
-        "than the uniform margin."
+        "the same volume, so a mean gain with an interval above zero and a small p mean that the model aims better "
+        "than the uniform margin. The shift (Hodges–Lehmann) is the middle of the gains; where most patients are equal "
+        "it is zero although the others gain, and tells nothing against a small p."
     )
     notes = []
     tested = max((int(row["n"]) for row in rows if row.get("p_adjusted") is not None), default=0)
@@ -287,6 +286,7 @@ def more_results(results: Results) -> str:
                 percent(row.get("median")),
                 f"{percent(row.get('q1'))} to {percent(row.get('q3'))}",
                 f"{percent(row.get('mean'))} ± {percent(row.get('sem'))}",
+                estimate(tests, "mean_gain"),
                 number(tests.get("shift"), 1, 100, sign=True),
                 p_value(tests.get("p_pratt")),
                 p_value(tests.get("p_wilcox")),
@@ -306,6 +306,7 @@ def more_results(results: Results) -> str:
             "Median, %",
             "Quartiles, %",
             "Mean ± SEM, %",
+            "Mean gain, points [95 % CI]",
             "Shift, points",
         ]
         head += ["p (Pratt)", "p (Wilcoxon zeros)", "p (sign flip)", "p, adjusted", "Rank-biserial"]

@@ -216,7 +216,7 @@ def analyse(
                     )
             for model in candidates:
                 paired = part[model] - part[reference] if reference in names else part[model] * np.nan
-                row, remark = _compare(paired.dropna().to_numpy(), draws, seed)
+                row, remark = _compare(paired, member, draws, seed)
                 in_family = dataset == POOLED and definition in family_definitions and model in family_models
                 comparisons.append(
                     {"model": model, "dataset": dataset, "definition": definition, "in_family": in_family}
@@ -305,15 +305,19 @@ def _summarise(coverage: pd.Series, cohort: pd.Series, draws: int, seed: int) ->
     return row
 
 
-def _compare(differences: np.ndarray, draws: int, seed: int) -> tuple[dict[str, Any], str | None]:
-    """Test paired differences; return the row and a remark on what is missing from it."""
+def _compare(gains: pd.Series, cohort: pd.Series, draws: int, seed: int) -> tuple[dict[str, Any], str | None]:
+    """Test paired differences, NaN without a pair; return the row and a remark on what is missing from it."""
+    differences = gains.dropna().to_numpy()
     n_zero, n_tied = count_zeros_and_ties(differences)
     row: dict[str, Any] = {"n": differences.size, "n_zero": n_zero, "n_tied": n_tied, "p_pratt": float("nan")}
     row |= compare(differences)
     if not differences.size:
         return row, "No patient with both results, no test"
+    row["mean_gain"] = differences.mean()
     if differences.size < MINIMUM_PATIENTS:
         return row, f"Fewer than {MINIMUM_PATIENTS} pairs, no test"
+    strata = cohort_strata(cohort[gains.notna()])
+    row["mean_gain_low"], row["mean_gain_high"] = bca_interval(differences, strata, "mean", draws, seed)
     if n_zero == differences.size:
         return row, "All differences are zero, no test"
     row |= {
