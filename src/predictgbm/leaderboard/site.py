@@ -358,7 +358,9 @@ def paired(results: Results, name: str) -> Html:
     # Drawn as they are published: a figure has as many digits as its coordinates.
     pairs = [Pair(row["patient"], round(reference, 2), round(own, 2)) for row, reference, own in found]
     note = f"better in {better}, worse in {worse} of {len(pairs)}"
-    return Html(figures.paired_coverage([figures.Panel(style.title, style.color, note, pairs)], "standard"))
+    p = next((row.get("p_adjusted") for row in results.headline if row["model"] == name), None)
+    panel = figures.Panel(style.title, style.color, note, pairs, figures.significance(p))
+    return Html(figures.paired_coverage([panel], "standard"))
 
 
 def card(name: str, row: Row, facts: Facts) -> list[tuple[str, Html]]:

@@ -457,6 +457,7 @@ def cohort(results: Results) -> tuple[str, str] | None:
 def paired(results: Results) -> tuple[str, str] | None:
     """Section with the coverage of each patient by each model beside that by the standard plan."""
     panels = []
+    p_adjusted = {row["model"]: row.get("p_adjusted") for row in results.headline}
     for name in others(results):
         pairs = [Pair(str(row["patient"]), reference, model) for row, reference, model in results.pairs(name)]
         if pairs:
@@ -464,7 +465,8 @@ def paired(results: Results) -> tuple[str, str] | None:
             worse = sum(pair.model < pair.reference for pair in pairs)
             note = f"{better} better, {len(pairs) - better - worse} equal, {worse} worse"
             style = results.styles[name]
-            panels.append(Panel(style.title, style.color, note, pairs))
+            mark = figures.significance(p_adjusted.get(name))
+            panels.append(Panel(style.title, style.color, note, pairs, mark))
     if not panels:
         return None
     how = (
