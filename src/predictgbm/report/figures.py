@@ -210,7 +210,7 @@ def _grid(
         parts.append(
             f'<g transform="translate(14 {y:.0f}) rotate(-90)">{text(0, 0, y_label, 12, "middle", MUTED)}</g>'
         )
-    said = textwrap.wrap(x_label, (50 + columns * width) // 6)
+    said = textwrap.wrap(x_label, (50 + columns * width) // 7)
     for index, part in enumerate(said):
         y = rows * height + 14 + 16 * index
         parts.append(text(25 + columns * width / 2, y, part, 12, "middle", MUTED))

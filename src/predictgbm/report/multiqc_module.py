@@ -487,6 +487,7 @@ def guarantee(results: Results) -> tuple[str, str] | None:
             [
                 model_cell(results, name),
                 int(row["n"]),
+                int(row["n_missing"]),
                 int(row["n_reached"]),
                 "none" if row.get("fraction") is None else number(row["fraction"], 0, 100),
                 percent(row.get("kept")),
@@ -504,6 +505,7 @@ def guarantee(results: Results) -> tuple[str, str] | None:
     head = [
         "Model",
         "Patients",
+        "Without a map (never covered)",
         f"{covered} % covered at some volume",
         "Volume of the plan, % of the standard plan",
         f"{covered} % covered when left out, % of patients",

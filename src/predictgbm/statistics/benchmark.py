@@ -15,7 +15,7 @@ from predictgbm.labels import RECURRENCE
 from predictgbm.quality import quality_rows
 from predictgbm.statistics.bootstrap import bca_interval, cohort_strata
 from predictgbm.statistics.causes import cause_rows, frequency_rows
-from predictgbm.statistics.conformal import guarantee_rows
+from predictgbm.statistics.conformal import COVERAGE, LEVEL, guarantee_rows
 from predictgbm.statistics.curves import curve_rows, volume_rows
 from predictgbm.statistics.dose import dose_tables
 from predictgbm.statistics.given_dose import given_dose_tables
@@ -385,6 +385,8 @@ def make_tables(
     draws: int = 10_000,
     ranking_draws: int = 1000,
     seed: int = 20251,
+    guarantee_coverage: float = COVERAGE,
+    guarantee_level: float = LEVEL,
     **declared: Any,
 ) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """Make every table of a benchmark and the facts about its statistics.
@@ -413,6 +415,8 @@ def make_tables(
         Whether the patients are.
     reference, draws, ranking_draws, seed, **declared
         See :func:`analyse`.
+    guarantee_coverage, guarantee_level
+        See :func:`predictgbm.statistics.conformal.guarantee_rows`.
 
     Returns
     -------
@@ -464,14 +468,15 @@ def make_tables(
         "quality": build("quality", quality_rows(quality)),
     }
     tables["cohort"] = build("cohort", _cohort_rows(patients, tables["metrics"]))
+    failed = {
+        (str(row["patient"]), str(row["model"])): str(row["kind"])
+        for row in unique_failures.values()
+        if row.get("model") and row.get("kind") and row["analysis"] == "main"
+    }
     analysis = analyse(
         tables["metrics"],
         models=tables["failures"]["model"].dropna().tolist(),
-        failed={
-            (str(row["patient"]), str(row["model"])): str(row["kind"])
-            for row in unique_failures.values()
-            if row.get("model") and row.get("kind") and row["analysis"] == "main"
-        },
+        failed=failed,
         reference=reference,
         draws=draws,
         ranking_draws=ranking_draws,
@@ -485,7 +490,9 @@ def make_tables(
         tables[name] = build(name, getattr(analysis.ranking, name))
     tables |= {name: build(name, rows) for name, rows in analysis.robustness.items()}
     tables |= _evidence(tables, records, reference, draws, seed)
-    tables["guarantee"] = build("guarantee", guarantee_rows(tables["curves"]))
+    not_asked = {pair for pair, kind in failed.items() if kind == "missing_input"}
+    guaranteed = guarantee_rows(tables["curves"], not_asked, guarantee_coverage, guarantee_level)
+    tables["guarantee"] = build("guarantee", guaranteed)
     tables["guidelines"] = build("guidelines", guideline_rows(records))
     tables["guideline_comparisons"] = build(
         "guideline_comparisons", guideline_comparisons(tables["guidelines"])
