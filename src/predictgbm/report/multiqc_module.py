@@ -31,6 +31,7 @@ from predictgbm.report import (
     recurrence,
     reliability,
     robustness,
+    secondary,
     sensitivity,
     worst,
 )
@@ -313,26 +314,7 @@ def more_results(results: Results) -> str:
         folded += details(
             "Every dataset, definition of recurrence and test", table(head, rows, (0, 1, 2), sortable=True)
         )
-    measures = [
-        ("dice", "Dice", 1.0, 2),
-        ("hd95_mm", "HD95, mm", 1.0, 1),
-        ("curve_area", "Area of the curve", 1.0, 3),
-        ("coverage_core", "Coverage of enhancing and necrosis, %", 100.0, 1),
-        ("coverage_all", "Coverage of all labels, %", 100.0, 1),
-    ]
-    rows = []
-    for name in results.models:
-        own = [row for row in results.tables["metrics"] if row["model"] == name]
-        cells = [
-            number(median(values), decimals, scale) if (values := known(own, column)) else MISSING
-            for column, _, scale, decimals in measures
-        ]
-        if any(value != MISSING for value in cells):
-            rows.append([model_cell(results, name), *cells])
-    if rows:
-        head = ["Model", *(f"{title} (median)" for _, title, _, _ in measures)]
-        folded += details("Secondary measures", table(head, rows))
-    return folded
+    return folded + secondary.measures(results)
 
 
 def by_dataset(results: Results) -> str:
@@ -520,7 +502,7 @@ def guarantee(results: Results) -> tuple[str, str] | None:
 def distance(results: Results) -> tuple[str, str] | None:
     """Section with improvement against the distance between tumour and recurrence."""
     rho = {r["model"]: r for r in results.tables["correlations"] if r["covariate"] == "com_distance_cm"}
-    panels, said = [], []
+    panels = []
     for name in others(results):
         points = [
             Point(str(row["patient"]), row["com_distance_cm"], 100 * (model - reference))
@@ -532,7 +514,6 @@ def distance(results: Results) -> tuple[str, str] | None:
             note = ""
             if (row := rho.get(name)) and row.get("rho") is not None:
                 note = f"ρ = {number(row['rho'], 2)}, p = {p_value(row.get('p'))}, n = {int(row['n'])}"
-                said.append(f"{escape(style.title)} ρ = {number(row['rho'], 2)}")
             panels.append(Panel(style.title, style.color, note, points))
     if not panels:
         return None
@@ -541,13 +522,14 @@ def distance(results: Results) -> tuple[str, str] | None:
         "rises to the right (Spearman's ρ above 0) means that the model helps most where the recurrence came "
         "far from the tumour."
     )
-    text = f'<p class="gbm-note">Spearman’s rank correlation: {"; ".join(said)}.</p>' if said else ""
     scatter = figures.distance_scatter(
         panels,
         "Distance between the centres of mass of tumour and recurrence, cm",
         "Coverage minus standard, points",
     )
-    return how, downloadable(scatter, "distance_against_improvement", "metrics", "correlations") + text
+    return how, downloadable(
+        scatter, "distance_against_improvement", "metrics", "correlations"
+    ) + secondary.correlations(results)
 
 
 def resources(results: Results) -> tuple[str, str] | None:
