@@ -156,9 +156,12 @@ def build(args: argparse.Namespace, site: Path) -> tuple[int, int]:
         for name in SETTINGS
         if (found := next((run.parameters[name] for run in runs if name in run.parameters), None)) is not None
     }
-    bound = next(
-        (run.parameters["equivalence_bound"] for run in runs if "equivalence_bound" in run.parameters), 0.05
-    )
+    # Bounds that decide nothing about a coverage: those of the first run that states them.
+    bounds = {
+        name: next(run.parameters[name] for run in runs if name in run.parameters)
+        for name in ("equivalence_bound", "guarantee_coverage", "guarantee_level")
+        if any(name in run.parameters for run in runs)
+    }
     tables, statistics = make_tables(
         *merge(runs),
         simulated=any(run.facts.get("simulated") for run in runs),
@@ -167,7 +170,7 @@ def build(args: argparse.Namespace, site: Path) -> tuple[int, int]:
         ranking_draws=args.ranking_draws,
         seed=args.seed,
         family_definitions=str(settings.get("family_definitions", "enhancing")).split(","),
-        equivalence_bound=bound,
+        **bounds,
     )
     entries = model_entries(runs, [ASSETS / "models.yml"], submissions, statistics["models"])
     patients = sorted(set(tables["metrics"]["patient"]))

@@ -106,6 +106,20 @@ def main() -> int:
         "(default: %(default)s)",
     )
     parser.add_argument(
+        "--guarantee-coverage",
+        type=float,
+        default=0.9,
+        metavar="COVERAGE",
+        help="part of the recurrence that a plan with a guarantee covers; above 0, at most 1 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--guarantee-level",
+        type=float,
+        default=0.9,
+        metavar="SHARE",
+        help="share of the patients in whom it does so; above 0, below 1 (default: %(default)s)",
+    )
+    parser.add_argument(
         "--simulated", action="store_true", help="mark the results as those of simulated patients"
     )
     arguments = parser.parse_args()
@@ -114,6 +128,11 @@ def main() -> int:
             parser.error(f"{option}: at least 100 are needed for an interval")
     if not 0 < arguments.equivalence_bound < 1:
         parser.error("--equivalence-bound: expected a fraction of the recurrence above 0 and below 1")
+
+    if not 0 < arguments.guarantee_coverage <= 1:
+        parser.error("--guarantee-coverage: expected a fraction of the recurrence above 0 and at most 1")
+    if not 0 < arguments.guarantee_level < 1:
+        parser.error("--guarantee-level: expected a share of the patients above 0 and below 1")
 
     from predictgbm.statistics.benchmark import make_tables
     from predictgbm.tables import TableError
@@ -136,6 +155,8 @@ def main() -> int:
             family_definitions=arguments.family_definitions,
             family_models=arguments.family_models,
             equivalence_bound=arguments.equivalence_bound,
+            guarantee_coverage=arguments.guarantee_coverage,
+            guarantee_level=arguments.guarantee_level,
         )
         arguments.out.mkdir(parents=True, exist_ok=True)
         for name, table in tables.items():

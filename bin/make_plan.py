@@ -4,7 +4,7 @@
 The standard of care (SOC) is the tumour core widened by a margin, inside the brain mask with its holes
 filled. The plan takes as many voxels of the same filled mask: those with the highest score, unclipped;
 equal scores by distance to the core; and where fewer are positive, those nearest to the positive ones. A
-map without a positive value is taken as a rank.
+map without a positive value is taken as a rank. With --volume-ml the plan has that volume instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.images import Image, conform, read_image, to_ras, write_image
 from predictgbm.labels import CONVENTIONS, CORE, region
 from predictgbm.plan_inputs import read_labels, read_on
-from predictgbm.planning import MARGIN_MM, fill_holes, make_plan, soc_mask
+from predictgbm.planning import MARGIN_MM, PlanError, fill_holes, make_plan, soc_mask
 
 
 def nifti(text: str) -> Path:
@@ -63,6 +63,12 @@ def arguments() -> argparse.Namespace:
         help="margin around the core in mm (default: %(default)g)",
     )
     parser.add_argument(
+        "--volume-ml",
+        type=float,
+        metavar="ML",
+        help="volume of the plan, rounded to whole voxels (default: that of the standard-of-care plan)",
+    )
+    parser.add_argument(
         "--soc-out", type=nifti, metavar="SOC.nii.gz", help="write the standard-of-care plan too"
     )
     parser.add_argument(
@@ -89,9 +95,16 @@ def run(args: argparse.Namespace) -> None:
     core = region(labels, CORE)
 
     soc = soc_mask(labels, brain, reference.spacing, args.margin)
-    n_voxels = int(soc.sum())
-    plan = make_plan(score, core, brain, reference.spacing, n_voxels, args.core_first)
     inside = fill_holes(brain)
+    n_voxels = int(soc.sum())
+    if args.volume_ml is not None:
+        brain_ml = int(inside.sum()) * reference.voxel_ml
+        if not reference.voxel_ml <= args.volume_ml <= brain_ml:
+            raise PlanError(
+                f"a plan of {args.volume_ml:g} ml is not possible; the brain has {brain_ml:.1f} ml"
+            )
+        n_voxels = round(args.volume_ml / reference.voxel_ml)
+    plan = make_plan(score, core, brain, reference.spacing, n_voxels, args.core_first)
     n_positive = int((score[inside] > 0).sum())
     lowest = float(score[plan].min())
     write(args.out, plan, reference, stored)
@@ -102,6 +115,7 @@ def run(args: argparse.Namespace) -> None:
         "model": args.model,
         "n_voxels": n_voxels,
         "volume_ml": n_voxels * reference.voxel_ml,
+        "soc_volume_ml": int(soc.sum()) * reference.voxel_ml,
         "margin_mm": args.margin,
         "core_first": args.core_first,
         "brain_voxels": int(inside.sum()),

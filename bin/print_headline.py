@@ -2,7 +2,7 @@
 """Print the headline of a benchmark: coverage of the recurrence by model, beside the standard plan's.
 
 Reads summary.csv, comparisons.csv, cohort.csv, failures.csv and statistics.json of the tables folder.
-Coverages are in percent of the recurrence, shifts in percentage points.
+Coverages are in percent of the recurrence, mean gains over the standard plan in percentage points.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def headline(tables: Path) -> list[str]:
         for row in read(tables / "comparisons.csv")
         if (row["dataset"], row["definition"]) == (dataset, primary)
     }
-    rows = [["Model", "n", "Median %", "Mean % [95 % CI]", "Shift, points [95 % CI]", "p (adjusted)"]]
+    rows = [["Model", "n", "Median %", "Mean % [95 % CI]", "Mean gain, points [95 % CI]", "p (adjusted)"]]
     ranked = [row for row in summary if row["dataset"] == dataset and value(row, "n") > 0]
     for row in sorted(ranked, key=lambda row: -value(row, "mean")):
         test = comparisons.get(row["model"], {})
@@ -71,7 +71,8 @@ def headline(tables: Path) -> list[str]:
                 f"{value(row, 'n'):.0f}",
                 percent(value(row, "median")),
                 percent(value(row, "mean")) + interval(row, "ci_low", "ci_high"),
-                percent(value(test, "shift"), "+") + interval(test, "shift_low", "shift_high", "+")
+                percent(value(test, "mean_gain"), "+")
+                + interval(test, "mean_gain_low", "mean_gain_high", "+")
                 if test
                 else "reference"
                 if row["model"] == "soc"

@@ -727,6 +727,8 @@ def test_parameters_are_refused_with_a_list(tmp_path: Path) -> None:
     assert "--input: no samplesheet given" in output
     output = run(tmp_path, "--simulate", 1, "--models", "soc,oracle", status=1)
     assert "unknown model oracle; known are" in output
+    output = run(tmp_path, "--simulate", 1, "--models", "soc,loti", "--family_models", "loti, lmi", status=1)
+    assert "--family_models: no model of this run is called lmi; there are loti" in output
 
 
 def test_training_grows_tumours_in_every_individual_and_leaves_weights(tmp_path: Path) -> None:

@@ -297,6 +297,26 @@ def test_bad_input_is_named_and_can_be_recorded(spoil, words, files, call, tmp_p
     assert all(word in failure["reason"] for word in words)
 
 
+def test_a_plan_of_another_volume(files, call, tmp_path):
+    assert call("make_plan", *plan_arguments(files)) == (0, "")
+    usual, _ = load_ras(files["plan"])
+    soc_ml = json.loads((tmp_path / "plan.json").read_text())["soc_volume_ml"]
+    assert soc_ml == pytest.approx(usual.sum() * 3e-3)
+    assert call("make_plan", *plan_arguments(files), "--volume-ml", 1.5 * soc_ml) == (0, "")
+    larger, _ = load_ras(files["plan"])
+    assert larger.sum() == round(1.5 * usual.sum())
+    assert (larger >= usual).all()
+    sidecar = json.loads((tmp_path / "plan.json").read_text())
+    assert (sidecar["n_voxels"], sidecar["soc_volume_ml"]) == (larger.sum(), soc_ml)
+
+
+@pytest.mark.parametrize("volume", ["0", "-1", "1000", "nan", "inf"])
+def test_a_volume_that_no_plan_has_is_refused(files, call, volume):
+    status, message = call("make_plan", *plan_arguments(files), "--volume-ml", volume)
+    assert status == 2
+    assert f"a plan of {volume} ml is not possible; the brain has" in message
+
+
 def test_a_bad_margin_or_name_is_refused(files, call):
     status, message = call("make_plan", *plan_arguments(files), "--margin", "-2")
     assert status == 2

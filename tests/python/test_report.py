@@ -335,6 +335,9 @@ def write_statistics(tables: Path, metrics: list[dict[str, Any]], models: list[s
                     "p_adjusted": 5.7e-6 if model == "fisherkpp" else 0.125,
                 }
                 | {
+                    "mean_gain": shifts.mean(),
+                    "mean_gain_low": shifts.mean() - 0.02,
+                    "mean_gain_high": shifts.mean() + 0.02,
                     "shift": np.median(shifts),
                     "shift_low": np.median(shifts) - 0.02,
                     "shift_high": np.median(shifts) + 0.02,
@@ -897,6 +900,28 @@ def test_paired_plot_places_every_patient(values: list[tuple[float, float]], pan
         heights = [float(circle.attrib["cy"]) for circle in group.findall(f"{SVG}circle")]
         # 0 % at 288, 100 % at 48, linear between.
         assert heights == pytest.approx([288 - 240 * pair.reference, 288 - 240 * pair.model], abs=0.06)
+
+
+def test_brackets_bear_the_marks_of_adjusted_p() -> None:
+    values = (0.05, 0.049, 0.01, 0.0099, 0.001, 0.00099, None)
+    marks = [figures.significance(p) for p in values]
+    assert marks == ["n.s.", "*", "*", "**", "**", "***", ""]
+    pairs = [figures.Pair("001", 0.5, 1.0)]
+    panels = [figures.Panel(f"model {i}", "#0072B2", "note", pairs, mark) for i, mark in enumerate(marks)]
+    tree = ElementTree.fromstring(figures.paired_coverage(panels, "Standard"))
+    texts = [element.text for element in tree.iter(f"{SVG}text")]
+    for index, mark in enumerate(marks):
+        after = texts[texts.index(f"model {index}") :]
+        if mark:
+            assert after.index(mark) < after.index("Standard")
+    brackets = [element.attrib["points"] for element in tree.iter(f"{SVG}polyline")]
+    assert len(brackets) == 6
+    highest = min(float(circle.attrib["cy"]) for circle in tree.iter(f"{SVG}circle"))
+    assert max(float(point.split(",")[1]) for point in brackets[0].split()) < highest - 4
+    assert "*** p < 0.001" in " ".join(filter(None, texts))
+    plain = figures.paired_coverage([figures.Panel("m", "#0072B2", "note", pairs)], "Standard")
+    assert "p < 0.001" not in plain
+    assert "polyline" not in plain
 
 
 def test_flow_diagram_gives_each_loss_beside_its_step() -> None:

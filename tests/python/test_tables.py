@@ -44,7 +44,7 @@ COLUMNS = {
     "agreement": "axis setting n n_models tau same_best verdicts_changed",
     "curve_summary": "model fraction n mean ci_low ci_high",
     "volume_saved": "model n n_less n_never saved saved_low saved_high",
-    "guarantee": "model n n_reached coverage level fraction kept",
+    "guarantee": "model n n_missing n_reached coverage level fraction kept",
     "dose": "patient model plan_d95_gy integral_gy_l recurrence_d98_gy recurrence_d95_gy recurrence_d50_gy "
     "recurrence_mean_gy recurrence_geud_gy recurrence_v95 brain_mean_gy brain_v95_ml brain_v50_ml wm_mean_gy "
     "gm_mean_gy csf_mean_gy painted_ml painted_d98_gy painted_d95_gy painted_d50_gy painted_mean_gy painted_geud_gy "
@@ -68,7 +68,7 @@ COLUMNS = {
     "summary": "model dataset definition n mean sd sem median q1 q3 ci_low ci_high median_ci_low median_ci_high "
     "mean_missing_as_zero",
     "comparisons": "model dataset definition in_family identical n n_zero n_tied p_pratt p_wilcox p_signflip "
-    "p_adjusted p_max_t shift shift_low shift_high rank_biserial",
+    "p_adjusted p_max_t mean_gain mean_gain_low mean_gain_high shift shift_low shift_high rank_biserial",
     "equivalence": "model dataset n bound shift shift_low shift_high p_noninferiority p_nonsuperiority p_equivalence "
     "mean p_t_noninferiority p_t_nonsuperiority p_t_equivalence",
     "mixed_model": "model n n_datasets estimate estimate_low estimate_high p sd_between sd_within fit",
@@ -407,6 +407,31 @@ class TestContent:
         assert soc["kept"] == 18 / 20
         assert row_of(tables_of(records[:8])[0]["guarantee"], model="soc")["n"] == 8
 
+    def test_guarantee_counts_a_missing_map_as_never_covered(self):
+        records = [record(f"{i:02d}", model, 0.95) for model in ("soc", "loti", "adc") for i in range(20)]
+        absent = {("loti", "03"), ("loti", "07"), ("adc", "03"), ("adc", "07")}
+        kept = [r for r in records if (r["model"], r["patient"]) not in absent]
+        failures = [
+            {
+                "patient": patient,
+                "model": model,
+                "stage": "predict",
+                "kind": "crashed" if model == "loti" else "missing_input",
+                "analysis": "main",
+                "reason": "told",
+            }
+            for model, patient in sorted(absent)
+        ]
+        tables, _ = tables_of(kept, failures=failures)
+        loti, adc = (row_of(tables["guarantee"], model=model) for model in ("loti", "adc"))
+        # The 19th of 20 volumes is infinite where two are; what the exam lacks is no failure of the model.
+        assert (loti["n"], loti["n_missing"], loti["n_reached"], loti["kept"]) == (20, 2, 18, 0.9)
+        assert pd.isna(loti["fraction"])
+        assert (adc["n"], adc["n_missing"], adc["n_reached"], adc["fraction"]) == (18, 0, 18, 1.0)
+        tables, _ = tables_of(kept, failures=failures, guarantee_coverage=0.5, guarantee_level=0.8)
+        loti = row_of(tables["guarantee"], model="loti")
+        assert (loti["coverage"], loti["level"], loti["fraction"], loti["kept"]) == (0.5, 0.8, 1.0, 0.9)
+
     def test_correlations_are_of_the_gain(self):
         records = benchmark(30)
         tables, _ = tables_of(records)
@@ -722,6 +747,9 @@ class TestCommand:
         run = run_command("--out", tmp_path / "out", "--equivalence-bound", 5)
         assert run.returncode == 2
         assert "--equivalence-bound: expected a fraction" in run.stderr
+        run = run_command("--out", tmp_path / "out", "--guarantee-level", 1)
+        assert run.returncode == 2
+        assert "--guarantee-level: expected a share" in run.stderr
 
     def test_a_missing_file_is_named(self, tmp_path):
         run = run_command("--metrics", tmp_path / "absent.json", "--out", tmp_path / "out")

@@ -26,10 +26,10 @@ from predictgbm.report.formatting import (
     Html,
     count,
     duration,
+    estimate,
     interval,
     memory,
     model_cell,
-    number,
     p_value,
     percent,
     table,
@@ -179,7 +179,15 @@ def board(results: Results, tasks: Sequence[Task], facts: Facts) -> list[Row]:
         sizes = [task.memory_bytes for task in own if task.memory_bytes]
         entry = facts.entries.get(name, {})
         keys = ("mean", "ci_low", "ci_high", "median", "mean_missing_as_zero")
-        gain = ("shift", "shift_low", "shift_high", "p_adjusted")
+        gain = (
+            "mean_gain",
+            "mean_gain_low",
+            "mean_gain_high",
+            "shift",
+            "shift_low",
+            "shift_high",
+            "p_adjusted",
+        )
         rows.append(
             {
                 "rank": whole(rank.get("rank")),
@@ -249,17 +257,14 @@ def overall_table(results: Results, rows: Sequence[Row]) -> Html:
     body = []
     for row in rows:
         mean = with_interval(percent(row["mean"]), interval(row["ci_low"], row["ci_high"]))
-        gain = number(row["shift"], 1, 100, sign=True)
-        gain = with_interval(gain, interval(row["shift_low"], row["shift_high"], sign=True))
-        if row["model"] == REFERENCE:
-            gain = "reference"
+        gain = "reference" if row["model"] == REFERENCE else estimate(row, "mean_gain")
         body.append(
             [
                 value(row["rank"], MISSING if row["rank"] is None else str(row["rank"])),
                 link(results, row["model"]),
                 value(row["mean"], mean),
                 whisker(row, reference, results.styles[row["model"]].color),
-                value(row["shift"], gain),
+                value(row["mean_gain"], gain),
                 value(row["p_adjusted"], p_value(row["p_adjusted"])),
                 value(row["n"], str(row["n"])),
                 value(row["missing"], str(row["missing"])),
@@ -273,7 +278,7 @@ def overall_table(results: Results, rows: Sequence[Row]) -> Html:
             "Model",
             "Mean coverage, %\xa0[95\xa0%\xa0CI]",
             "From 0 to 100 %",
-            "Gain, points [95\xa0%\xa0CI]",
+            "Mean gain, points [95\xa0%\xa0CI]",
         ),
         *("p, adjusted", "Patients", "Missing", "CPU time", "Memory"),
     ]
@@ -300,21 +305,17 @@ def cohort_tables(results: Results) -> Html:
         body = []
         for row in rows:
             test = tests.get((row["model"], dataset), {})
-            gain = number(test.get("shift"), 1, 100, sign=True)
-            limits = interval(test.get("shift_low"), test.get("shift_high"), sign=True)
+            gain = "reference" if row["model"] == REFERENCE else estimate(test, "mean_gain")
             mean = with_interval(percent(row["mean"]), interval(row.get("ci_low"), row.get("ci_high")))
             body.append(
                 [
                     link(results, row["model"]),
                     value(row["mean"], mean),
-                    value(
-                        test.get("shift"),
-                        "reference" if row["model"] == REFERENCE else with_interval(gain, limits),
-                    ),
+                    value(test.get("mean_gain"), gain),
                     value(row["n"], str(int(row["n"]))),
                 ]
             )
-        head = ["Model", "Mean, %\xa0[95\xa0%\xa0CI]", "Gain, points\xa0[95\xa0%\xa0CI]", "Patients"]
+        head = ["Model", "Mean, %\xa0[95\xa0%\xa0CI]", "Mean gain, points\xa0[95\xa0%\xa0CI]", "Patients"]
         parts.append(f"<div><h3>{escape(dataset)}</h3>{table(head, body, sortable=True)}</div>")
     return Html("".join(parts))
 
@@ -357,7 +358,9 @@ def paired(results: Results, name: str) -> Html:
     # Drawn as they are published: a figure has as many digits as its coordinates.
     pairs = [Pair(row["patient"], round(reference, 2), round(own, 2)) for row, reference, own in found]
     note = f"better in {better}, worse in {worse} of {len(pairs)}"
-    return Html(figures.paired_coverage([figures.Panel(style.title, style.color, note, pairs)], "standard"))
+    p = next((row.get("p_adjusted") for row in results.headline if row["model"] == name), None)
+    panel = figures.Panel(style.title, style.color, note, pairs, figures.significance(p))
+    return Html(figures.paired_coverage([panel], "standard"))
 
 
 def card(name: str, row: Row, facts: Facts) -> list[tuple[str, Html]]:

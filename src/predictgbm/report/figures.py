@@ -15,6 +15,11 @@ from predictgbm.report.results import PALETTE, REFERENCE_COLOR
 
 INK, MUTED, GRID = "#222222", "#666666", "#DDDDDD"
 BETTER, WORSE = PALETTE[0], PALETTE[1]
+#: What the marks of :func:`significance` mean.
+SIGNIFICANCE = (
+    "* p < 0.05, ** p < 0.01, *** p < 0.001, n.s. p ≥ 0.05: signed-rank test against the standard plan, p adjusted by "
+    "Holm; no mark, no test in the family"
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Panel:
     color: str
     note: str
     values: Sequence[Pair] | Sequence[Point]
+    mark: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,13 @@ def text(
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{color}" '
         f'font-weight="{weight}">{escape(content)}</text>'
     )
+
+
+def significance(p: float | None) -> str:
+    """Return the mark of an adjusted p-value, see :data:`SIGNIFICANCE`; empty where there is none."""
+    if p is None:
+        return ""
+    return next((mark for mark, limit in (("***", 0.001), ("**", 0.01), ("*", 0.05)) if p < limit), "n.s.")
 
 
 def short(title: str, width: int = 22) -> str:
@@ -197,9 +210,11 @@ def _grid(
         parts.append(
             f'<g transform="translate(14 {y:.0f}) rotate(-90)">{text(0, 0, y_label, 12, "middle", MUTED)}</g>'
         )
-    foot = 24 if x_label else 0
-    if x_label:
-        parts.append(text(50 + columns * width / 2, rows * height + 14, x_label, 12, "middle", MUTED))
+    said = textwrap.wrap(x_label, (50 + columns * width) // 7)
+    for index, part in enumerate(said):
+        y = rows * height + 14 + 16 * index
+        parts.append(text(25 + columns * width / 2, y, part, 12, "middle", MUTED))
+    foot = 8 + 16 * len(said) if said else 0
     return svg(50 + columns * width, rows * height + foot, "".join(parts), label)
 
 
@@ -220,11 +235,12 @@ def paired_coverage(panels: Sequence[Panel], reference: str) -> str:
     Parameters
     ----------
     panels
-        One per model, with :class:`Pair` values.
+        One per model, with :class:`Pair` values; a mark (:func:`significance`) stands on a bracket over both columns.
     reference
         Short title of the reference, below its column.
     """
-    width, height, top, bottom = 215, 330, 48, 288
+    marked = any(panel.mark for panel in panels)
+    width, height, top, bottom = 215, 330, 66 if marked else 48, 288
     x0, x1 = 4.0, width - 20.0
     left, right = 58.0, width - 74.0
 
@@ -242,6 +258,11 @@ def paired_coverage(panels: Sequence[Panel], reference: str) -> str:
             text(x0, 35, panel.note, 11, color=MUTED),
             _y_axis((0, 25, 50, 75, 100), scale, x0, x1, numbers),
         ]
+        if panel.mark:
+            y, hook = top - 11, top - 6
+            ends = f"{left},{hook} {left},{y} {right},{y} {right},{hook}"
+            parts.append(f'<polyline points="{ends}" fill="none" stroke="{INK}"/>')
+            parts.append(text((left + right) / 2, top - 14, panel.mark, 12, "middle"))
         for pair in sorted(pairs, key=lambda pair: pair.model > pair.reference):
             y1, y2 = scale(100 * pair.reference), scale(100 * pair.model)
             better = pair.model > pair.reference
@@ -273,7 +294,14 @@ def paired_coverage(panels: Sequence[Panel], reference: str) -> str:
         )
         return "".join(parts)
 
-    return _grid(panels, draw, (width, height), "Coverage by patient", "Coverage of the recurrence, %", "")
+    return _grid(
+        panels,
+        draw,
+        (width, height),
+        "Coverage by patient",
+        "Coverage of the recurrence, %",
+        SIGNIFICANCE if marked else "",
+    )
 
 
 def _quartiles(values: Sequence[float], x: float, scale: Callable[[float], float], color: str) -> str:

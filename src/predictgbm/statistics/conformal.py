@@ -11,6 +11,7 @@ doi:10.1007/b106715; Lei J, et al. Distribution-free predictive inference for re
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -86,21 +87,46 @@ def volumes_to_cover(curves: pd.DataFrame, coverage: float = COVERAGE) -> pd.Ser
     return volume.astype("float64").groupby([curves["model"], curves["patient"]]).min()
 
 
-def guarantee_rows(curves: pd.DataFrame) -> list[dict[str, Any]]:
-    """Compute the rows of table ``guarantee`` from table ``curves``: one per model, all patients together."""
+def guarantee_rows(
+    curves: pd.DataFrame,
+    not_asked: Collection[tuple[str, str]] = (),
+    coverage: float = COVERAGE,
+    level: float = LEVEL,
+) -> list[dict[str, Any]]:
+    """Compute the rows of table ``guarantee``: one per model, all patients together.
+
+    A patient of whom some model has a curve and this one has none counts as infinite: the model failed, and covers
+    nothing at any volume.
+
+    Parameters
+    ----------
+    curves
+        Table ``curves``.
+    not_asked
+        Pairs of patient and model without an input that the model needs: it is none for such patients.
+    coverage
+        Part of the recurrence that is to be covered, above 0 and up to 1.
+    level
+        Part of the patients in whom, above 0 and below 1.
+    """
+    found = volumes_to_cover(curves, coverage)
+    patients = curves["patient"].unique().tolist()
     rows = []
-    for model, values in volumes_to_cover(curves).groupby("model"):
-        volumes = values.to_numpy()
-        bound = conformal_bound(volumes)
+    for model in curves["model"].unique().tolist():
+        asked = [patient for patient in patients if (patient, model) not in not_asked]
+        own = found[model].reindex(asked)
+        volumes = own.fillna(math.inf).to_numpy()
+        bound = conformal_bound(volumes, level)
         rows.append(
             {
                 "model": model,
                 "n": volumes.size,
+                "n_missing": int(own.isna().sum()),
                 "n_reached": int(np.isfinite(volumes).sum()),
-                "coverage": COVERAGE,
-                "level": LEVEL,
+                "coverage": coverage,
+                "level": level,
                 "fraction": bound if np.isfinite(bound) else None,
-                "kept": leave_one_out_rate(volumes),
+                "kept": leave_one_out_rate(volumes, level),
             }
         )
     return rows

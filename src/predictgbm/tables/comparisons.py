@@ -81,12 +81,23 @@ COMPARISONS = Table(
             "p_pratt adjusted over the family by the largest statistic under joint sign flips (Westfall-Young "
             "step-down), a check of p_adjusted",
         ),
-        difference("shift", "Hodges-Lehmann shift of coverage, model minus standard of care"),
+        difference("mean_gain", "Mean difference of coverage, model minus standard of care"),
+        difference(
+            "mean_gain_low",
+            "Lower end of its 95 % BCa bootstrap interval, stratified as that of the mean coverage",
+        ),
+        difference("mean_gain_high", "Upper end of that interval"),
+        difference(
+            "shift",
+            "Hodges-Lehmann shift of coverage, model minus standard of care; 0 where most patients are covered alike, "
+            "whatever the others gain",
+        ),
         difference("shift_low", "Lower end of its 95 % interval"),
         difference("shift_high", "Upper end of its 95 % interval"),
         difference(
             "rank_biserial",
-            "Matched-pairs rank-biserial correlation; 1 if the model is never worse, -1 if never better",
+            "Matched-pairs rank-biserial correlation; 1 if the model is never worse, -1 if never better. Its sign is "
+            "the direction of p_pratt",
         ),
     ),
 )

@@ -46,7 +46,10 @@ GUARANTEE = Table(
     ("model",),
     (
         model,
-        count("n", "patients", "Patients with a coverage-volume curve"),
+        count("n", "patients", "Patients with a recurrence and the inputs that the model needs"),
+        count(
+            "n_missing", "patients", "Of these, patients without a map of the model, whom no volume covers"
+        ),
         count("n_reached", "patients", "Of these, patients whose curve reaches that coverage"),
         fraction("coverage", "Part of the enhancing recurrence that is to be covered"),
         fraction("level", "Probability with which the volume is enough for a new patient like these"),

@@ -213,6 +213,18 @@ def selectModels(Map values, List known) {
     return selected
 }
 
+// Stops the run where the family of tests names what is compared with nothing; score maps of a sheet are models, too.
+def checkFamily(List names) {
+    def wanted = params.family_models ? params.family_models.toString().tokenize(',')*.trim() : []
+    if ('soc' in wanted) {
+        error('--family_models: soc is the standard plan, with which the models are compared; leave it out')
+    }
+    def unknown = wanted - names
+    if (unknown) {
+        error("--family_models: no model of this run is called ${unknown.join(', ')}; there are ${(names - 'soc').join(', ')}")
+    }
+}
+
 // The models to train on a cohort, with the number of networks per split and the settings of each.
 def selectTraining(Map values, List known) {
     def wanted = trainedModels(values)
@@ -386,8 +398,13 @@ workflow INITIALISE {
     if (params.external_models) {
         known = known + readModels(params.external_models.toString(), true)
     }
+    def models = selectModels(params, known)
+    // The score maps of a samplesheet are known when it has been read.
+    if (params.simulate) {
+        checkFamily(models*.name)
+    }
     ch_options = channel.value([
-        models: selectModels(params, known),
+        models: models,
         training: selectTraining(params, known),
         tumor_algorithms: [
             preop: selectAlgorithms('tumor_preop', params.tumor_preop, 'preop'),

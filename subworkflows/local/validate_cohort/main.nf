@@ -5,6 +5,7 @@
 
 include { COHORT_VALIDATE } from '../../../modules/local/cohort/validate/main.nf'
 include { EXAM_VALIDATE   } from '../../../modules/local/exam/validate/main.nf'
+include { checkFamily     } from '../initialise/main.nf'
 include { filesByColumn   } from '../initialise/main.nf'
 include { outOfBatches    } from '../initialise/main.nf'
 include { readDocument    } from '../initialise/main.nf'
@@ -102,6 +103,7 @@ workflow VALIDATE_COHORT {
         .combine(ch_options)
         .map { sheet, bases, json, options ->
             def cohort = readDocument(json)
+            checkFamily(options.models*.name + (cohort.models_scores ?: []))
             def located = cohort.rows.collectEntries { row ->
                 def named = row.files + row.scores.collectEntries { name, path -> [("score_${name}".toString()): path] }
                 [(row.meta.id): named.collectEntries { column, name -> [(column): locate(name, row.meta.patient, sheet, bases)] }]
