@@ -31,7 +31,7 @@ from predictgbm.registration.transforms import write_transform
 from predictgbm.simulation.dicom import write_series
 
 pytest.importorskip("highdicom", reason="highdicom is not installed: ./predictgbm setup")
-from predictgbm.export.contours import trace
+from predictgbm.export.contours import INWARD, trace
 from predictgbm.export.dicom_seg import make_segmentation
 from predictgbm.export.reference import NOTICE, Reference, Region, make_reference
 from predictgbm.export.rtstruct import make_rtstruct
@@ -128,16 +128,31 @@ def test_outlines_of_a_slice_give_it_back(mask: Mask) -> None:
         np.testing.assert_array_equal(any_, mask)
         np.testing.assert_array_equal(sum(winding(p, mask.shape) for p in polygons), mask.astype(int))
     assert all((polygon[0] != polygon[-1]).all() for polygon in polygons)
-    # A closed line round voxels turns by four right angles more than it turns back; each of them costs 1/8.
-    holes = ndimage.label(np.pad(~mask, 1, constant_values=True), np.ones((3, 3)))[1] - 1
-    assert sum(map(area, polygons)) == pytest.approx(mask.sum() - (islands - holes) / 2)
+    # Between four centres of which one, two neighbours, two across, three or all are inside.
+    corners = np.pad(mask, 1).astype(int)
+    inside = corners[:-1, :-1] + corners[1:, :-1] + corners[:-1, 1:] + corners[1:, 1:]
+    across = (inside == 2) & (corners[:-1, :-1] == corners[1:, 1:])
+    reach = 0.5 - INWARD
+    parts = np.select(
+        [across, inside == 1, inside == 2, inside == 3, inside == 4],
+        [reach**2, reach**2 / 2, reach, 1 - (1 - reach) ** 2 / 2, 1.0],
+    )
+    assert sum(map(area, polygons)) == pytest.approx(parts.sum())
+
+
+@given(arrays(bool, st.tuples(st.integers(1, 11), st.integers(1, 11))))
+def test_vertices_round_to_voxels_of_the_mask(mask: Mask) -> None:
+    mask = ndimage.binary_fill_holes(mask)
+    for polygon in trace(mask):
+        assert mask[tuple(np.floor(polygon + 0.5).astype(int).T)].all()
 
 
 def test_outline_of_one_voxel_and_of_a_bar() -> None:
+    end = 0.5 - INWARD
     (voxel,) = trace(np.array([[True]]))
-    assert sorted(map(tuple, voxel)) == [(-0.5, 0), (0, -0.5), (0, 0.5), (0.5, 0)]
+    assert sorted(map(tuple, voxel)) == [(-end, 0), (0, -end), (0, end), (end, 0)]
     (bar,) = trace(np.ones((5, 1), bool))
-    assert sorted(map(tuple, bar)) == [(-0.5, 0), (0, -0.5), (0, 0.5), (4, -0.5), (4, 0.5), (4.5, 0)]
+    assert sorted(map(tuple, bar)) == [(-end, 0), (0, -end), (0, end), (4, -end), (4, end), (4 + end, 0)]
 
 
 def read_contours(rtstruct: Dataset, number: int, image: SimpleITK.Image) -> Mask:

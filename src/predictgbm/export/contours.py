@@ -12,14 +12,19 @@ from numpy.typing import NDArray
 
 Polygon = NDArray[np.float64]
 
+#: Voxels by which outlines keep to the inside of the middle between two centres, so that readers which round vertices
+#: to whole voxels find those of the mask. A power of two, which keeps straight lines straight.
+INWARD = 2.0**-8
+
 
 def trace(mask: NDArray[np.bool_]) -> list[Polygon]:
     """Return the outlines of the islands of a slice, each hole joined to its island's outline by a keyhole.
 
-    An outline passes half way between the centre of a voxel inside and that of its neighbour outside and cuts the
-    corners between such points (marching squares at 0.5; Lorensen WE, Cline HE. Computer Graphics 21:163-169, 1987,
-    doi:10.1145/37402.37422, in a plane). The centres within the polygons are therefore those of the mask, and each
-    outline encloses half a voxel less than its island covers, each hole likewise. Voxels that touch at a corner only
+    An outline passes half way between the centre of a voxel inside and that of its neighbour outside, nearer to the
+    one inside by :data:`INWARD`, and cuts the corners between such points (marching squares; Lorensen WE, Cline HE.
+    Computer Graphics 21:163-169, 1987, doi:10.1145/37402.37422, in a plane). The centres within the polygons are
+    therefore those of the mask, and each outline encloses half a voxel less than its island covers, each hole
+    likewise, and :data:`INWARD` along all of its length. Voxels that touch at a corner only
     are islands of their own. A hole is reached through a channel without width along a row of voxels (keyhole,
     DICOM PS3.3 C.8.8.6.3), so that readers that fill, unite or exclude (XOR) polygons find the same mask.
 
@@ -36,7 +41,7 @@ def trace(mask: NDArray[np.bool_]) -> list[Polygon]:
     padded = np.pad(mask.T, 1).astype(np.float64)
     generator = contour_generator(z=padded, fill_type=FillType.OuterOffset)
     # The other types of filling, which the annotation allows too, return other tuples.
-    islands, offsets = cast("tuple[list[Polygon], list[list[int]]]", generator.filled(0.5, 1.5))
+    islands, offsets = cast("tuple[list[Polygon], list[list[int]]]", generator.filled(0.5 + INWARD, 1.5))
     polygons = []
     for points, ends in zip(islands, offsets, strict=True):
         outer, *holes = (points[start : end - 1] - 1.0 for start, end in pairwise(ends))

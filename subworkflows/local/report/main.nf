@@ -77,8 +77,15 @@ workflow REPORT {
         .flatMap { options ->
             def reference = options.atlas.doi ? "https://doi.org/${options.atlas.doi}".toString() : options.atlas.space
             def common = [SpatialReference: reference]
-            def image = common + [SkullStripped: true]
-            [T1w: image, T2w: image, FLAIR: image, mask: common, dseg: common, probseg: common].collect { suffix, fields ->
+            def image = { weighting -> common + [SkullStripped: true, Description: "${weighting} image in the space of the atlas".toString()] }
+            [
+                T1w: image('T1-weighted'),
+                T2w: image('T2-weighted'),
+                FLAIR: image('FLAIR'),
+                mask: common + [Description: 'Region in the space of the atlas: 1 inside, 0 outside'],
+                dseg: common + [Description: 'Tumour labels: 1 necrosis, 2 oedema, 3 enhancing tumour, 4 resection cavity'],
+                probseg: common + [Description: 'Map in the space of the atlas: a tissue (label) or what a model expects'],
+            ].collect { suffix, fields ->
                 tuple("space-${options.atlas.space}_${suffix}.json".toString(), groovy.json.JsonOutput.prettyPrint(groovy.json.JsonOutput.toJson(fields)))
             }
         }
