@@ -77,11 +77,11 @@ workflow REPORT {
         .flatMap { options ->
             def reference = options.atlas.doi ? "https://doi.org/${options.atlas.doi}".toString() : options.atlas.space
             def common = [SpatialReference: reference]
-            def image = { weighting -> common + [SkullStripped: true, Description: "${weighting} image in the space of the atlas".toString()] }
+            def image = common + [SkullStripped: true]
             [
-                T1w: image('T1-weighted'),
-                T2w: image('T2-weighted'),
-                FLAIR: image('FLAIR'),
+                T1w: image + [Description: 'T1-weighted image in the space of the atlas'],
+                T2w: image + [Description: 'T2-weighted image in the space of the atlas'],
+                FLAIR: image + [Description: 'FLAIR image in the space of the atlas'],
                 mask: common + [Description: 'Region in the space of the atlas: 1 inside, 0 outside'],
                 dseg: common + [Description: 'Tumour labels: 1 necrosis, 2 oedema, 3 enhancing tumour, 4 resection cavity'],
                 probseg: common + [Description: 'Map in the space of the atlas: a tissue (label) or what a model expects'],
