@@ -403,8 +403,7 @@ def make_tables(
     quality
         Records of :func:`predictgbm.quality.write_quality`.
     given
-        One per patient whose dose is known, of :func:`predictgbm.dose.evaluate_given_dose` and with ``organs`` of
-        :func:`predictgbm.dose.organ_measures`.
+        One per patient whose dose is known, of :func:`predictgbm.dose.evaluate_given_dose`.
     simulated
         Whether the patients are.
     reference, draws, ranking_draws, seed, **declared
