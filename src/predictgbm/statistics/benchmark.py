@@ -35,6 +35,7 @@ from predictgbm.statistics.reliability import calibration_remarks, calibration_t
 from predictgbm.statistics.robustness import step_down_max_t
 from predictgbm.statistics.robustness_tables import robustness_rows
 from predictgbm.statistics.settings import settings_rows
+from predictgbm.statistics.uncertainty import uncertainty_tables
 from predictgbm.tables import COVARIATES, TABLES, TableError, build, data_dictionary
 
 #: Definition of recurrence of the primary endpoint.
@@ -489,6 +490,7 @@ def make_tables(
     tables |= dose_tables(records, members, reference, draws, seed)
     tables |= given_dose_tables(given, records, tables["lesions"], members, reference, draws, seed)
     tables |= calibration_tables(records, members, seed)
+    tables |= uncertainty_tables(tables["metrics"])
     changed = settings_rows(tables["metrics"], tables["settings"], tables["guidelines"], reference)
     tables |= {name: build(name, rows) for name, rows in changed.items()}
     tables["data_dictionary"] = data_dictionary()
