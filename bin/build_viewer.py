@@ -35,6 +35,13 @@ def main() -> None:
     parser.add_argument(
         "--plans", type=Path, nargs="+", required=True, help="plans *_model-<name>_desc-isovol_mask.nii.gz"
     )
+    parser.add_argument(
+        "--spreads",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="standard deviations of maps *_model-<name>_spread.nii.gz",
+    )
     parser.add_argument("--recurrence", type=Path, help="follow-up labels in the space of the exam")
     parser.add_argument("--niivue", type=Path, required=True, help="NiiVue library, UMD build")
     parser.add_argument("--out", type=Path, required=True, help="HTML page to write")
@@ -52,6 +59,10 @@ def main() -> None:
     for path in sorted(args.maps):
         layers.append(
             Layer(model_name(path), "Map", conform(read_image(path), reference), colormap="inferno")
+        )
+    for path in sorted(args.spreads):
+        layers.append(
+            Layer(model_name(path), "Spread", conform(read_image(path), reference), colormap="viridis")
         )
     tumor = exam.image("tumor_seg")
     layers.append(

@@ -50,9 +50,10 @@ def arguments() -> argparse.Namespace:
     add(
         "--timeout",
         type=float,
-        default=600,
+        default=60,
         metavar="S",
-        help="longest run on one exam (default: %(default)g s)",
+        help="longest run on one of the small exams; more for a model that loads or starts slowly "
+        "(default: %(default)g s)",
     )
     add("--sheet", type=Path, metavar="CSV", help="samplesheet of the patients, for a submission of maps")
     add("--space", default="SRI24", help="atlas space of that sheet (default: %(default)s)")

@@ -17,7 +17,7 @@ import numpy as np
 
 from predictgbm.conversion.rtdose import read_dose
 from predictgbm.documents import write_measures
-from predictgbm.dose import STANDARD, evaluate_given_dose, organ_measures
+from predictgbm.dose import STANDARD, evaluate_given_dose
 from predictgbm.exam import Exam, organ_files
 from predictgbm.failures import add_failure_options, run_reporting
 from predictgbm.images import Image, ImageError, conform, read_image, to_ras, write_image
@@ -102,9 +102,9 @@ def measure(args: argparse.Namespace, dose: Image) -> dict[str, Any]:
     organs = {name: read_mask(path, dose) for name, path in organ_files(args.exam).items()}
     identity = {"patient": args.patient, "session": args.session}
     found = evaluate_given_dose(
-        dose.data, recurrence, region(tumor, CORE), brain > 0, dose.spacing, args.prescription
+        dose.data, recurrence, region(tumor, CORE), brain > 0, dose.spacing, args.prescription, organs
     )
-    return identity | found | {"organs": organ_measures(dose.data, organs, dose.spacing)}
+    return identity | found
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from predictgbm import __version__
 from predictgbm.documents import write_measures
 from predictgbm.dose import STANDARD, Prescription, evaluate_dose
 from predictgbm.evaluation import (
+    border_spread,
     coverage,
     evaluate_margins,
     evaluate_plan,
@@ -62,6 +63,7 @@ COLUMNS = (
     "n_lesions",
     "curve_area",
     "volume_at_soc_coverage_ml",
+    "spread_border",
     "reason",
 )
 
@@ -106,6 +108,11 @@ def arguments() -> argparse.Namespace:
     add("--brain-mask", required=True, metavar="NIFTI", help="brain mask of the plan's exam, 0 outside")
     add("--out", required=True, type=Path, metavar="JSON", help="measures, volumes in ml")
     add("--score", metavar="NIFTI", help="score map the plan was made of: adds the coverage-volume curve")
+    add(
+        "--spread",
+        metavar="NIFTI",
+        help="standard deviation of that map: adds its mean over the plan's border",
+    )
     add(
         "--tumor-seg",
         metavar="NIFTI",
@@ -216,6 +223,9 @@ def run(args: argparse.Namespace) -> None:
         result[name] = getattr(args, name)
     result |= {"curve": None, "settings": []}
     result |= evaluate_plan(plan, recurrence, brain, spacing)
+    if args.spread:
+        spread = read_on(args.spread, reference, np.float32)
+        result["spread_border"] = border_spread(plan, spread, brain)
     if args.tumor_seg:
         tumor = read_labels(args.tumor_seg, reference, args.tumor_labels)
         result |= evaluate_tumor(tumor, recurrence, spacing)

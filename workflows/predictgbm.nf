@@ -59,6 +59,7 @@ workflow PREDICTGBM {
         PREPARE_COHORT.out.recurrence,
         PREPARE_COHORT.out.other,
         PREDICT.out.map,
+        PREDICT.out.spread,
         PLAN.out.plan,
         PLAN.out.guideline,
         MEASURE_DOSE.out.measures,
@@ -76,6 +77,7 @@ workflow PREDICTGBM {
     REPORT(
         PREPARE_COHORT.out.exam,
         PREDICT.out.map,
+        PREDICT.out.spread,
         PLAN.out.plan,
         PREPARE_COHORT.out.recurrence,
         tables,

@@ -144,7 +144,7 @@ class Runner:
     engine: str
     target: str
     folder: Path
-    timeout: float = 600.0
+    timeout: float = 60.0
     gpu: bool = False
 
     @property
@@ -364,7 +364,7 @@ def _result(trial: Trial) -> list[Check]:
     remedy = "end with exit status 0 when the map is written; what it printed last is shown here"
     if trial.status != 0:
         if trial.status is None:
-            remedy = "see why it does not end, or allow more by --timeout"
+            remedy = "see why it does not end; if it is only slow to load, allow more seconds by --timeout"
         return [Check("ends with status 0", FAIL, trial.ended, remedy), Check("writes the map", SKIP)]
     written = Check("writes the map", PASS)
     if trial.map is None:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from predictgbm.evaluation import lesions
+from predictgbm.exam import ORGAN
 from predictgbm.masks import bounding_box
 from predictgbm.patterns import classify
 from predictgbm.planning import PlanError, RankOrder, distance_um, fill_holes
@@ -46,9 +47,6 @@ GEUD_EXPONENT = -10.0
 #: Volume of the hottest part of an organ, in ml, whose least dose is told instead of the maximum, which hangs on one
 #: voxel.
 NEAR_MAXIMUM_ML = 0.03
-
-#: Doses at which histograms are sampled, in Gy.
-DVH_GY: tuple[float, ...] = tuple(float(dose) for dose in range(81))
 
 
 @dataclass(frozen=True)
@@ -205,19 +203,22 @@ def painted_dose(
     return dose, count * voxel_l * 1000.0
 
 
-def dvh(dose: ArrayLike, at_gy: ArrayLike = DVH_GY) -> NDArray[np.float64]:
+def dvh(dose: ArrayLike, at_gy: ArrayLike | None = None) -> NDArray[np.float64]:
     """Return the cumulative dose-volume histogram: the part of a structure that gets at least each dose.
 
     Parameters
     ----------
     dose : doses of the structure's voxels, any shape, Gy
     at_gy : shape (k,), Gy
+        Default every whole dose from 0 to the first that no voxel gets, beyond which all is 0.
 
     Returns
     -------
     float array of shape (k,), 0 to 1; NaN for a structure without voxels
     """
     ordered = np.sort(np.asarray(dose, np.float64), axis=None)
+    if at_gy is None:
+        at_gy = np.arange(math.floor(ordered[-1]) + 2 if ordered.size else 1)
     if not ordered.size:
         return np.full(np.shape(at_gy), math.nan)
     return 1.0 - np.searchsorted(ordered, np.asarray(at_gy, np.float64), side="left") / ordered.size
@@ -320,9 +321,9 @@ def evaluate_dose(
     -------
     dict
         ``measures``: columns of table ``dose``; the healthy brain is the brain without the tumour core, the same for
-        every model. ``dvh``: histogram at :data:`DVH_GY` of ``recurrence``, ``painted recurrence`` and ``brain``.
-        ``organs``: of the plan's dose, see :func:`organ_measures`. What there is none of is NaN: recurrence, or painted
-        dose where the brain is too small to take it up.
+        every model. ``dvh``: histogram (:func:`dvh`) of ``recurrence``, ``painted recurrence``, ``brain`` and, by the
+        plan's dose, ``oar_<name>`` of each organ. ``organs``: of the plan's dose, see :func:`organ_measures`. What
+        there is none of is NaN: recurrence, or painted dose where the brain is too small to take it up.
 
     Raises
     ------
@@ -359,7 +360,7 @@ def evaluate_dose(
     histograms = {"recurrence": at_recurrence, "painted recurrence": at_painted, "brain": at_brain}
     return {
         "measures": measures,
-        "dvh": _histograms(histograms),
+        "dvh": _histograms(histograms | _at_organs(dose, organs)),
         "organs": organ_measures(dose, organs or {}, spacing),
     }
 
@@ -371,6 +372,7 @@ def evaluate_given_dose(
     brain: NDArray[np.bool_],
     spacing: Sequence[float],
     prescribed_gy: float,
+    organs: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> dict[str, Any]:
     """Measure a dose that was given, which no model and no plan of this benchmark has to do with.
 
@@ -381,14 +383,15 @@ def evaluate_given_dose(
         Recurrence that came, empty where none is known; pre-operative tumour core; brain mask.
     spacing : voxel size along each axis, in mm
     prescribed_gy : what 95 % are counted of
+    organs : mask of each organ at risk by name, bool on the same grid
 
     Returns
     -------
     dict
         ``measures``: columns of table ``given_dose``; the core is measured as a dose in another frame shows there.
-        ``dvh``: as of :func:`evaluate_dose`, of ``recurrence`` and ``brain``. ``lesions``: number and volume of each
-        lesion of the recurrence, its part within the 95 % isodose, and the pattern that
-        :mod:`predictgbm.patterns` makes of that.
+        ``dvh``: as of :func:`evaluate_dose`, of ``recurrence``, ``brain`` and ``oar_<name>``. ``lesions``: number and
+        volume of each lesion of the recurrence, its part within the 95 % isodose, and the pattern that
+        :mod:`predictgbm.patterns` makes of that. ``organs``: see :func:`organ_measures`.
     """
     inside = fill_holes(brain)
     at_recurrence, at_brain = dose[recurrence], dose[inside & ~core]
@@ -401,7 +404,7 @@ def evaluate_given_dose(
             **{f"recurrence_{k}": v for k, v in recurrence_measures(at_recurrence, prescribed_gy).items()},
             **_brain_measures(at_brain, prescribed_gy, spacing),
         },
-        "dvh": _histograms({"recurrence": at_recurrence, "brain": at_brain}),
+        "dvh": _histograms({"recurrence": at_recurrence, "brain": at_brain} | _at_organs(dose, organs)),
         "lesions": [
             {
                 "lesion": lesion["lesion"],
@@ -411,6 +414,7 @@ def evaluate_given_dose(
             }
             for lesion in lesions(within, recurrence, spacing)
         ],
+        "organs": organ_measures(dose, organs or {}, spacing),
     }
 
 
@@ -439,6 +443,13 @@ def organ_measures(
             row["d003cc_gy"] = dose_at_volume(values, NEAR_MAXIMUM_ML / volume)
         rows.append(row)
     return rows
+
+
+def _at_organs(
+    dose: NDArray[np.floating], organs: Mapping[str, NDArray[np.bool_]] | None
+) -> dict[str, NDArray[np.floating]]:
+    """Return the doses of the voxels of each organ, called by its column of the samplesheet."""
+    return {f"{ORGAN}{name}": dose[organ] for name, organ in (organs or {}).items()}
 
 
 def _brain_measures(

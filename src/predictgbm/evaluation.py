@@ -209,6 +209,30 @@ def voxels_to_cover(order: NDArray[np.integer], recurrence: NDArray[np.bool_], n
     return needed if needed <= len(order) else None
 
 
+def border_spread(
+    plan: NDArray[np.bool_], spread: NDArray[np.floating], brain: NDArray[np.bool_]
+) -> float | None:
+    """Return the mean standard deviation of a map over the border of its plan, in units of the map.
+
+    The border are the plan's voxels with a face neighbour that is outside the plan and inside the brain: there the map
+    decided, while the plan's middle is certain and the brain's edge is given.
+
+    Parameters
+    ----------
+    plan, spread, brain : arrays of one shape (nx, ny, nz)
+        Plan, standard deviation of the map, brain mask, whose holes are filled.
+
+    Returns
+    -------
+    float or None
+        None without such a border, or if the spread is 0 everywhere, as that of a single network is.
+    """
+    # Beyond the array there is no brain.
+    outside = np.pad(plan | ~fill_holes(brain), 1, constant_values=True)
+    border = surface(outside)[1:-1, 1:-1, 1:-1] & plan
+    return float(np.mean(spread[border], dtype=np.float64)) if border.any() and spread.any() else None
+
+
 def evaluate_plan(
     plan: NDArray[np.bool_],
     recurrence: NDArray[np.integer],

@@ -132,7 +132,9 @@ def test_a_model_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> None
         1,
     )
     checks = check_model(kit)
-    assert verdicts(checks, FAIL)["ends with status 0"].seen.startswith("was ended after")
+    found = verdicts(checks, FAIL)["ends with status 0"]
+    assert found.seen.startswith("was ended after")
+    assert "--timeout" in found.remedy
     child = Path("/proc") / (tmp_path / "pid").read_text().strip()
     assert not child.exists() or "Z" in (child / "stat").read_text().split()[2]
 

@@ -14,7 +14,7 @@ import pytest
 from predictgbm.dose import dvh
 from predictgbm.reliability import bin_sums
 from predictgbm.report import dose, reliability
-from predictgbm.report.line_plots import HEIGHT, LEFT, TOP, WIDTH
+from predictgbm.report.line_plots import GAP, HEIGHT, LEFT, TOP, WIDTH, Axis, Curve, panels
 from predictgbm.report.methods import methods_text
 from predictgbm.report.results import Results
 from predictgbm.statistics.dose import dose_tables
@@ -37,6 +37,8 @@ def record(i: int, model: str) -> dict[str, Any]:
     entry = {"patient": f"{i:03d}", "cohort": "A", "model": model, "coverage_enhancing": 0.5}
     organ = {"organ": "chiasm", "volume_ml": 0.3, "mean_gy": 20.0, "d003cc_gy": gray - 7}
     entry["dose"] = {"measures": measures, "dvh": {"recurrence": histogram, "painted recurrence": histogram}}
+    if i < 4:
+        entry["dose"]["dvh"]["oar_chiasm"] = dvh([20.0]).tolist()
     entry["dose"]["organs"] = [organ]
     if model == "mine":
         entry["calibration"] = bin_sums(np.full(100, 0.3), np.arange(100) < 10).tolist()
@@ -80,10 +82,37 @@ def test_dose_section(results: Results) -> None:
     assert ["45.5" in cell for cell in cells[:2]].count(True) == 1
     assert any("48.5" in cell and "+3.0" in cell for cell in cells)
     drawn = lines(html, "mine")
-    assert len(drawn) == 2
+    assert len(drawn) == 3
     # All recurrences get 40 Gy, half of them 56 Gy, none 59.
     at = {round((x - LEFT) / WIDTH * 80): (TOP + HEIGHT - y) / HEIGHT for x, y in drawn[0]}
     assert (at[40], at[56], at[59]) == pytest.approx((1, 0.5, 0), abs=1e-3)
+    # The organ of four patients, all of whom got 20 Gy there.
+    assert ">chiasm, n = 4<" in html
+    at = {
+        round((x - LEFT - 2 * (WIDTH + GAP)) / WIDTH * 80): (TOP + HEIGHT - y) / HEIGHT for x, y in drawn[2]
+    }
+    assert (at[20], at[21]) == pytest.approx((1, 0), abs=1e-3)
+
+
+@pytest.mark.parametrize(("prescribed", "shown"), [(40.05, 53), (60, 80), (100, 133)])
+def test_axis_follows_the_prescription(results: Results, prescribed: float, shown: int) -> None:
+    """And lines end where it does: a hot spot beyond is in the table alone."""
+    assert dose.dose_axis(prescribed).high == shown
+    rows = [{"dose_gy": float(d), "volume": 0.5} for d in range(150)]
+    drawn = dose.curve(results.styles["mine"], rows, dose.dose_axis(prescribed))
+    assert drawn.points[-1] == (shown, 50)
+    assert shown > 75 / 60 * prescribed, "painted dose"
+
+
+def test_panels_of_many_organs_are_in_rows(results: Results) -> None:
+    style = results.styles["mine"]
+    axis = Axis("Dose, Gy", 0, 80)
+    figure = ElementTree.fromstring(
+        panels([(f"organ {k}", [Curve(style, [(0, 100), (80, 0)])]) for k in range(7)], axis, axis)
+    )
+    width, height = map(float, figure.get("viewBox").split()[2:])
+    assert width == LEFT + 3 * (WIDTH + GAP)
+    assert height > 3 * HEIGHT
 
 
 def test_what_the_run_prescribed_is_told(results: Results, tmp_path: Path) -> None:

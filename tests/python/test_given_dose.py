@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from predictgbm.dose import DVH_GY, dvh, evaluate_dose, evaluate_given_dose, organ_measures, plan_dose
+from predictgbm.dose import dvh, evaluate_dose, evaluate_given_dose, organ_measures, plan_dose
 from predictgbm.planning import RankOrder, soc_mask
 from predictgbm.report import given_dose
 from predictgbm.report.line_plots import HEIGHT, LEFT, TOP, WIDTH
@@ -42,13 +42,21 @@ class TestMeasures:
         masks = self.masks()
         soc = soc_mask(np.where(masks["core"], 3, 0), masks["brain"], SPACING)
         ranking = RankOrder(soc.astype(float), masks["core"], masks["brain"], SPACING)
-        modelled = evaluate_dose(soc, soc, ranking, spacing=SPACING, **masks)
-        given = evaluate_given_dose(plan_dose(soc, SPACING), spacing=SPACING, prescribed_gy=60.0, **masks)
+        organs = {"stem": ball(self.shape, (44, 70, 40), 6)}
+        modelled = evaluate_dose(soc, soc, ranking, spacing=SPACING, organs=organs, **masks)
+        given = evaluate_given_dose(
+            plan_dose(soc, SPACING), spacing=SPACING, prescribed_gy=60.0, organs=organs, **masks
+        )
         shared = set(given["measures"]) & set(modelled["measures"])
         assert len(shared) == 10
         for name in shared:
             assert given["measures"][name] == pytest.approx(modelled["measures"][name]), name
-        assert given["dvh"] == {k: v for k, v in modelled["dvh"].items() if k in ("recurrence", "brain")}
+        assert given["dvh"] == {k: v for k, v in modelled["dvh"].items() if k != "painted recurrence"}
+        assert given["organs"] == modelled["organs"]
+        # The area under the histogram of the organ is its mean dose.
+        (organ,) = given["organs"]
+        assert 5 < organ["mean_gy"] < 55
+        assert np.trapezoid(given["dvh"]["oar_stem"]) == pytest.approx(organ["mean_gy"], abs=0.6)
         assert given["measures"]["core_mean_gy"] == pytest.approx(60, abs=0.5)
 
     @pytest.mark.parametrize(
@@ -103,7 +111,8 @@ def given(i: int) -> dict[str, Any]:
         "patient": f"P{i:02d}",
         "prescription_gy": 60.0,
         "measures": {"recurrence_mean_gy": gray, "brain_mean_gy": 10.0, "core_mean_gy": 59.0},
-        "dvh": {"recurrence": dvh([gray]).tolist(), "brain": dvh([10.0]).tolist()},
+        "dvh": {"recurrence": dvh([gray]).tolist(), "brain": dvh([10.0]).tolist()}
+        | ({"oar_stem": dvh([12.0]).tolist()} if i > 2 else {}),
         "lesions": [
             {"lesion": 1, "volume_ml": 2.0, "coverage_isodose": 0.1, "pattern_isodose": "distant"},
             {"lesion": 2, "volume_ml": 1.0, "coverage_isodose": 0.9, "pattern_isodose": "in-field"},
@@ -178,8 +187,13 @@ def test_tables(tables):
         ("given", "recurrence"),
         ("given", "brain"),
         ("standard", "recurrence"),
+        ("given", "oar_stem"),
     }
-    assert len(curves) == 3 * len(DVH_GY)
+    # To the hottest, 57 Gy by the model, and one beyond.
+    assert len(curves) == 4 * 59
+    # The mean is over the patients who have the organ.
+    stem = curves.loc[("given", "oar_stem")]
+    assert stem.loc[[12.0, 13.0, 58.0], ["n", "volume"]].values.tolist() == [[3, 1], [3, 0], [3, 0]]
     # At 54 Gy two of five were given as much; by the model it is four.
     at = [curves.loc[(source, "recurrence", 54.0), "volume"] for source in ("given", "standard")]
     assert at == pytest.approx([0.4, 0.8])
@@ -224,6 +238,17 @@ class TestReport:
         points = [tuple(map(float, point.split())) for point in drawn["Given dose"][1:].split("L")]
         at = {round((x - LEFT) / WIDTH * 80): (TOP + HEIGHT - y) / HEIGHT for x, y in points}
         assert (at[50], at[54], at[56]) == pytest.approx((1, 0.4, 0), abs=1e-3)
+        assert "stem, n = 3" in [word.text for word in figure.iter(f"{svg}text")]
+
+    def test_axis_follows_the_highest_prescription(self, results):
+        """A patient prescribed 75 Gy: shown to 100."""
+        # The volume's axis ends at 100, too.
+        assert given_dose.histograms(results).count(">100<") == 1
+        rows, results.tables["given_dose"] = results.tables["given_dose"], [{"prescription_gy": 75.0}]
+        try:
+            assert given_dose.histograms(results).count(">100<") == 1 + 3
+        finally:
+            results.tables["given_dose"] = rows
 
     def test_patterns_by_both_judges(self, results):
         """Five lesions distant by treatment are central by the standard plan, five in-field are distant."""

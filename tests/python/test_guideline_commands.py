@@ -12,7 +12,7 @@ import small_exam
 from scipy import stats
 
 from predictgbm.atlas import COMPARTMENTS, Atlas, load_atlas, resample_atlas
-from predictgbm.exam import Exam
+from predictgbm.exam import Exam, organ_file_name
 from predictgbm.guidelines.compartments import (
     SEEDS as ATLAS_SEEDS,
 )
@@ -152,6 +152,26 @@ def test_the_commands_draw_and_measure(tmp_path: Path) -> None:
     left = (right == 1) & plan
     assert left.sum() <= (core & (right == 1)).sum() + 60
     assert small_exam.run_command("make_guidelines.py", *drawn, "nonsense") == 2
+    assert small_exam.run_command("make_guidelines.py", *drawn, *names, "--margin", 20) == 2
+    assert small_exam.run_command("make_guidelines.py", *drawn, *names, "--spare", "stem") == 2
+
+    # Half of the plan is an organ: that half is spared but for the core, and the other margin goes farther.
+    organ = (np.arange(small_exam.SHAPE[2]) < np.argwhere(plan)[:, 2].mean()) & np.ones(
+        small_exam.SHAPE, bool
+    )
+    organ_path = exam / organ_file_name("sub-007_ses-pre_space-SRI24", "stem")
+    small_exam.save(organ_path, organ.astype(np.uint8))
+    other = (*drawn[:4], "--out-prefix", tmp_path / "other" / "x", "--guidelines", "astro2025")
+    (tmp_path / "other").mkdir()
+    assert small_exam.run_command("make_guidelines.py", *other, "--margin", 20, "--spare", "stem") == 0
+    spared = read_image(tmp_path / "other" / "x_desc-astro2025_mask.nii.gz", np.uint8).data.astype(bool)
+    told = json.loads((tmp_path / "other" / "x_desc-astro2025_mask.json").read_text())
+    assert (told["margin_mm"], told["spared"]) == (20, ["stem"])
+    assert not (spared & organ & ~core).any()
+    usual = read_image(f"{prefix}_desc-astro2025_mask.nii.gz", np.uint8).data.astype(bool)
+    assert (usual & organ & ~core).any()
+    assert (spared & ~organ).sum() > (usual & ~organ).sum()
+    organ_path.unlink()
 
     given = Exam(exam)
     score = small_exam.save(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
 from predictgbm.guidelines.barriers import make_guideline_plan, ventricle_mask
@@ -186,6 +189,68 @@ def test_a_line_does_not_slip_between_two_voxels_of_a_diagonal_wall() -> None:
     assert np.isfinite(way[i + j < 13]).all()
 
 
+def graph_distance(
+    source: NDArray[np.bool_], passable: NDArray[np.bool_], spacing: Any
+) -> NDArray[np.float64]:
+    """Length of the shortest way to each voxel along a graph of 26 neighbours, on voxels cut in three along each axis.
+
+    A step is open where all voxels of the box between its ends are.
+    """
+    fine = np.kron(passable, np.ones((3, 3, 3), bool))
+    index = np.where(fine, np.cumsum(fine).reshape(fine.shape) - 1, -1)
+    ends, lengths = [], []
+    for step in product((-1, 0, 1), repeat=3):
+        if step <= (0, 0, 0):
+            continue
+        here = [slice(max(0, -s), n - max(0, s)) for s, n in zip(step, fine.shape, strict=True)]
+        corners = [
+            tuple(slice(side.start + c, side.stop + c) for side, c in zip(here, corner, strict=True))
+            for corner in product(*({0, s} for s in step))
+        ]
+        open_ = np.logical_and.reduce([fine[corner] for corner in corners])
+        there = tuple(slice(side.start + s, side.stop + s) for side, s in zip(here, step, strict=True))
+        ends.append([index[tuple(here)][open_], index[there][open_]])
+        lengths.append(np.full(ends[-1][0].size, np.linalg.norm(np.array(step) * spacing) / 3))
+    graph = coo_array((np.concatenate(lengths), np.hstack(ends)), shape=(fine.sum(),) * 2).tocsr()
+    middle = index[1::3, 1::3, 1::3]
+    found = dijkstra(graph, directed=False, indices=middle[source], min_only=True)
+    return np.where(middle < 0, np.inf, np.asarray(found)[middle])
+
+
+def stretch(spacing: Any) -> float:
+    """How much longer a way along such a graph is than the straight line, in the worst direction."""
+    offsets = np.array([p for p in product(range(31), repeat=3) if max(p) == 30])
+    steps = np.sort(offsets, axis=1)[:, ::-1]
+    axes = np.argsort(-offsets, axis=1, kind="stable")
+    along = np.zeros(len(offsets))
+    for part in range(3):
+        # The diagonal of the part + 1 axes that are left, as often as they are all to go.
+        times = steps[:, part] - (steps[:, part + 1] if part < 2 else 0)
+        along += times * np.sqrt((np.array(spacing)[axes[:, : part + 1]] ** 2).sum(axis=1))
+    return float((along / np.linalg.norm(offsets * spacing, axis=1)).max())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_lengths_agree_with_dijkstras_algorithm_on_a_fine_graph(seed: int) -> None:
+    """An independent way to the same: the graph's ways are never shorter by more than a voxel, as ours bend at voxel
+    centres beside a corner; nor longer than its stretch and a voxel explain; and the same voxels are within reach."""
+    rng = np.random.default_rng(seed)
+    spacing = [(1.0, 1.0, 1.0), (1.0, 1.5, 2.5)][seed % 2]
+    passable = np.ones((20, 18, 12), bool)
+    passable[9, :13] = passable[14, 5:] = False  # walls with gaps at opposite ends, and blocks
+    for corner in rng.integers(2, (14, 12, 6), (4, 3)):
+        passable[tuple(slice(c, c + 4) for c in corner)] = False
+    source = np.zeros_like(passable)
+    source[3:6, 3:6, 5:8] = True
+    way = geodesic_distance(source, passable, spacing, 200.0)
+    graph = graph_distance(source, passable | source, spacing)
+    far = np.isfinite(way) & ~source
+    assert (np.isfinite(graph) == np.isfinite(way)).all()
+    assert (graph[far] > 1.5 * straight(source, spacing)[far]).any(), "ways that bend"
+    assert (way[far] - graph[far]).max() < max(spacing)
+    assert (graph[far] - stretch(spacing) * way[far]).max() < max(spacing)
+
+
 def test_white_matter_keeps_the_margin_and_other_tissue_gets_its_part() -> None:
     shape = (61, 9, 9)
     source = np.zeros(shape, bool)
@@ -284,6 +349,40 @@ def test_horns_are_followed_as_far_along_every_axis(axis: int, monkeypatch: pyte
     found = ventricle_mask(csf, np.ones(shape, bool), spacing)
     depth = (np.argwhere(found)[:, axis].min() + 0.5) * spacing[axis]
     assert 20 <= depth <= 20 + spacing[axis]
+
+
+@pytest.mark.parametrize(
+    ("name", "margin"), [("astro2025", 10.0), ("astro2025", 20.0), ("estroeano2023", 15.0)]
+)
+def test_a_margin_within_the_range_is_taken(name: str, margin: float) -> None:
+    assert guideline(name, margin).margin_mm == margin
+    assert guideline(name).margin_mm == 15
+
+
+@pytest.mark.parametrize(
+    ("name", "margin", "told"),
+    [
+        ("astro2025", 9.9, "10 to 20 mm"),
+        ("astro2025", 20.1, "10 to 20 mm"),
+        ("estroeano2023", 20, "15 to 15 mm"),
+    ],
+)
+def test_a_margin_beyond_the_range_is_refused(name: str, margin: float, told: str) -> None:
+    with pytest.raises(PlanError, match=told):
+        guideline(name, margin)
+
+
+@settings(max_examples=15)
+@given(scenes(), st.sampled_from([ESTRO_EANO_2023, ASTRO_2025]))
+def test_spared_organs_are_left_out_and_nothing_else(scene: dict[str, Any], chosen: Guideline) -> None:
+    """Neither beyond the organ nor in the core does anything change."""
+    organ = np.zeros(SHAPE, bool)
+    organ[SHAPE[0] // 3 : SHAPE[0] // 2] = True
+    whole, made = plan_of(scene, chosen), plan_of(scene, chosen, spared=organ)
+    core = np.isin(scene["labels"], (1, 3))
+    for name in ("plan", "allowed"):
+        before, after = getattr(whole, name), getattr(made, name)
+        assert (after == (before & (~organ | core))).all()
 
 
 def test_a_guideline_takes_in_flair_or_not() -> None:

@@ -533,6 +533,23 @@ def test_as_programs(files):
     assert all((BIN / f"{name}.py").stat().st_mode & 0o111 for name in COMMANDS)
 
 
+def test_spread(files, call, tmp_path):
+    """Mean over the plan's voxels beside brain that is not planned; without a file, or without spread, null."""
+    assert call("make_plan", *plan_arguments(files))[0] == 0
+    assert call("evaluate_plan", *evaluate_arguments(files)) == (0, "")
+    assert measures(files)["spread_border"] is None
+    spread = np.random.default_rng(2).random(SHAPE).astype(np.float32)
+    for values, expected in ((np.zeros(SHAPE, np.float32), False), (spread, True)):
+        path = save(tmp_path / "spread.nii.gz", values)
+        assert call("evaluate_plan", *evaluate_arguments(files), "--spread", path) == (0, "")
+        found = measures(files)["spread_border"]
+        assert (found is not None) == expected
+    plan = load_ras(files["plan"])[0].astype(bool)
+    inside = ndimage.binary_fill_holes(exam()[2])
+    border = plan & ndimage.binary_dilation(inside & ~plan)
+    assert found == pytest.approx(spread[border].mean())
+
+
 def test_dose_and_calibration(files, call, tmp_path):
     """What the library tells of the same arrays, and nulls in place of NaN."""
     score, _, brain, recurrence = exam()

@@ -31,7 +31,7 @@ DRAWS = 300
 COLUMNS = {
     "metrics": "patient session cohort followup_session days model coverage_enhancing coverage_core coverage_all dice "
     "hd95_mm plan_ml recurrence_enhancing_ml recurrence_core_ml tumor_core_ml tumor_whole_ml com_distance_cm n_lesions "
-    "curve_area volume_at_soc_coverage_ml reason",
+    "curve_area volume_at_soc_coverage_ml spread_border reason",
     "lesions": "patient model lesion volume_ml coverage core_distance_mm coverage_standard pattern",
     "recurrence_patterns": "patient n_lesions n_measurable multifocal pattern central_ml in_field_ml marginal_ml "
     "distant_ml farthest_mm outside_brain_ml",
@@ -62,6 +62,8 @@ COLUMNS = {
     "calibration": "patient model prevalence probability brier reliability resolution uncertainty within skill ece",
     "calibration_summary": "model score n value low high",
     "reliability": "model bin_low bin_high n share probability frequency frequency_low frequency_high",
+    "uncertainty": "model n rho p",
+    "uncertainty_curve": "model n_kept kept coverage",
     "guidelines": "patient guideline model coverage_enhancing coverage_core plan_ml",
     "guideline_comparisons": "guideline model n n_zero mean mean_guideline shift shift_low shift_high rank_biserial "
     "p_pratt p_adjusted",
@@ -648,6 +650,7 @@ def written(tmp_path_factory) -> Path:
             "organs": [organ],
         }
         entry |= {"dose": dose, "calibration": bin_sums([0.1, 0.7], [0, 1]).tolist()}
+        entry["spread_border"] = i / 100
         (place / f"{i}_metrics.json").write_text(json.dumps(entry))
     cohort = {"patients": [{"patient": "NA", "status": "excluded", "reason": 'says "no", twice\nand ü'}]}
     (folder / "cohort.json").write_text(json.dumps(cohort), encoding="utf-8")

@@ -65,6 +65,7 @@ def make_guideline_plan(
     spacing: Sequence[float],
     wm: NDArray[np.floating] | None = None,
     white_matter_speed: float = 1.0,
+    spared: NDArray[np.bool_] | None = None,
 ) -> GuidelinePlan:
     """Return the plan of a guideline.
 
@@ -88,6 +89,9 @@ def make_guideline_plan(
     white_matter_speed : float
         How much farther the margin goes in white matter than in other tissue, 1 or more. White matter keeps the
         guideline's margin and other tissue gets less: 15 mm and 5 mm at 3.
+    spared : bool array of the same shape, optional
+        Organs that plan and region leave out, except for tumour core in them. They are no barrier: the margin goes on
+        beyond them, as tumour may.
 
     Raises
     ------
@@ -117,6 +121,9 @@ def make_guideline_plan(
     allowed = inside & ~dura & ~(ventricles & ~_within(ventricles, tissue, guideline.ventricle_mm, spacing))
     if guideline.includes_flair:
         plan |= allowed & region(tumor_seg, (Tumor.EDEMA,))
+    if spared is not None:
+        kept = ~spared | core
+        plan, allowed = plan & kept, allowed & kept
     return GuidelinePlan(plan, allowed, dura, ventricles)
 
 

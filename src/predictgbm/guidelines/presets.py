@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class Guideline:
     margin_mm : float
         Margin around the gross tumour, in mm.
     margin_range_mm : two floats
-        Margins that the guideline allows, in mm.
+        Margins that the guideline allows, in mm; :func:`guideline` takes none beyond.
     ventricle_mm : float
         How far the margin may go into a ventricle, in mm.
     includes_flair : bool
@@ -57,24 +57,32 @@ ESTRO_EANO_2023 = Guideline(
 )
 #: Yeboa DN et al. Pract Radiat Oncol, 2025, plan of a single phase: 10 to 20 mm around cavity and residual enhancement,
 #: taking in T2/FLAIR changes, less at natural barriers. By summaries of others only, as above; the abstract has no
-#: numbers. The middle of the range is taken; no number for ventricles was found, so that of ESTRO-EANO is. Labels do
-#: not tell non-enhancing tumour from oedema: both are taken in.
+#: numbers. The middle of the range is taken unless another is asked for; no number for ventricles was found, so that of
+#: ESTRO-EANO is. Labels do not tell non-enhancing tumour from oedema: both are taken in.
 ASTRO_2025 = Guideline("astro2025", "ASTRO 2025", "10.1016/j.prro.2025.05.014", 15.0, (10.0, 20.0), 5.0, True)
 
 GUIDELINES: Mapping[str, Guideline] = {g.name: g for g in (ESTRO_EANO_2023, ASTRO_2025)}
 
 
-def guideline(name: str) -> Guideline:
-    """Return the guideline of a name.
+def guideline(name: str, margin_mm: float | None = None) -> Guideline:
+    """Return the guideline of a name, with another margin within its range where one is given.
 
     Raises
     ------
     PlanError
-        If there is none.
+        If there is none, or it does not allow the margin.
     """
     if name not in GUIDELINES:
         raise PlanError(f"no guideline is called '{name}'; there are {', '.join(GUIDELINES)}")
-    return GUIDELINES[name]
+    found = GUIDELINES[name]
+    if margin_mm is None:
+        return found
+    low, high = found.margin_range_mm
+    if not low <= margin_mm <= high:
+        raise PlanError(
+            f"{found.title} does not allow a margin of {margin_mm:g} mm; it takes {low:g} to {high:g} mm"
+        )
+    return replace(found, margin_mm=margin_mm)
 
 
 def restricted_plan(ranking: RankOrder, allowed: NDArray[np.bool_], n_voxels: int) -> NDArray[np.bool_]:

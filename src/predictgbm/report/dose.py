@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 from predictgbm.dose import COVERING, STANDARD, Prescription
 from predictgbm.exam import ORGAN
@@ -19,12 +20,13 @@ from predictgbm.report.formatting import (
 from predictgbm.report.line_plots import Axis, Curve, panels
 from predictgbm.report.results import REFERENCE, ModelStyle, Results, Row
 
+#: Highest dose that histograms show, in parts of the prescription: 80 Gy of 60.
+SHOWN = 4 / 3
 STRUCTURES = {
     "recurrence": "Recurrence, by the plan",
     "painted recurrence": "Recurrence, by painted dose",
     "brain": "Brain without the tumour core",
 }
-DOSE = Axis("Dose, Gy", 0, 80)
 VOLUME = Axis("Volume, %", 0, 100)
 #: Measures of the main table: column, title, scale, decimals.
 MAIN = (
@@ -61,8 +63,9 @@ def section(results: Results) -> tuple[str, str] | None:
     if not models:
         return None
     how = (
-        "A line shows what part of the recurrence, or of the brain, gets at least the dose below it: the further right "
-        "the better in the recurrence, the further left in the brain; of two plans of the same volume the one with the "
+        "A line shows what part of the recurrence, of the brain or of an organ at risk (mean over the patients whose "
+        "organ is known, their number n) gets at least the dose below it: the further right the better in the "
+        "recurrence, the further left in brain and organs; of two plans of the same volume the one with the "
         "larger integral dose has paid for its gain with dose to the brain, which dose painting does not allow."
     )
     prescribed = prescription(results)
@@ -91,23 +94,51 @@ def prescription(results: Results) -> Prescription:
 
 def histograms(results: Results) -> str:
     """Return the mean dose-volume histograms; empty without any."""
+    styles = [(name, results.styles[name]) for name in results.models]
+    axis = dose_axis(prescription(results).dose_gy)
+    drawn = structure_panels(results.tables["dvh"], "model", styles, STRUCTURES, axis)
+    return downloadable(panels(drawn, axis, VOLUME), "dose_volume_histograms", "dvh") if drawn else ""
+
+
+def dose_axis(prescribed_gy: float) -> Axis:
+    """Return the axis of doses for a prescription."""
+    return Axis("Dose, Gy", 0, round(SHOWN * prescribed_gy))
+
+
+def structure_panels(
+    rows: Sequence[Row],
+    column: str,
+    styles: Sequence[tuple[str, ModelStyle]],
+    titles: Mapping[str, str],
+    axis: Axis,
+) -> list[tuple[str, list[Curve]]]:
+    """Return title and lines of a panel for each structure there are histograms of, organs at risk last.
+
+    ``column`` is that of ``rows`` which tells the lines apart, ``styles`` its values in order with how each is drawn.
+    """
+    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row["structure"], row[column]].append(row)
+    titles = dict(titles)
+    for organ in sorted({structure for structure, _ in found if structure.startswith(ORGAN)}):
+        patients = sorted(
+            {row["n"] for (structure, _), own in found.items() if structure == organ for row in own}
+        )
+        # A model without an output has fewer.
+        number_of = " to ".join(str(int(n)) for n in {patients[0]: 0, patients[-1]: 0})
+        titles[organ] = f"{organ.removeprefix(ORGAN)}, n = {number_of}"
     drawn = []
-    for structure, title in STRUCTURES.items():
-        curves = []
-        for name in results.models:
-            rows = [r for r in results.tables["dvh"] if (r["model"], r["structure"]) == (name, structure)]
-            if rows:
-                curves.append(curve(results.styles[name], rows))
-        if curves:
+    for structure, title in titles.items():
+        if curves := [
+            curve(style, found[structure, name], axis) for name, style in styles if (structure, name) in found
+        ]:
             drawn.append((title, curves))
-    if not drawn:
-        return ""
-    return downloadable(panels(drawn, DOSE, VOLUME), "dose_volume_histograms", "dvh")
+    return drawn
 
 
-def curve(style: ModelStyle, rows: list[Row]) -> Curve:
-    """Return the line of a mean histogram, with its band where there are enough patients."""
-    rows = sorted(rows, key=lambda row: row["dose_gy"])
+def curve(style: ModelStyle, rows: list[Row], axis: Axis) -> Curve:
+    """Return the line of a mean histogram along an axis, with its band where there are enough patients."""
+    rows = sorted((row for row in rows if row["dose_gy"] <= axis.high), key=lambda row: row["dose_gy"])
     points = [(row["dose_gy"], 100 * row["volume"]) for row in rows]
     band = [
         (100 * row["volume_low"], 100 * row["volume_high"])

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from predictgbm.dose import COVERING
 from predictgbm.patterns import PATTERNS
-from predictgbm.report.dose import DOSE, FOLDED, MAIN, VOLUME, curve, organ_titles
+from predictgbm.report.dose import (
+    FOLDED,
+    MAIN,
+    VOLUME,
+    dose_axis,
+    organ_titles,
+    prescription,
+    structure_panels,
+)
 from predictgbm.report.formatting import (
     count,
     details,
@@ -49,24 +57,11 @@ def section(results: Results) -> tuple[str, str] | None:
 
 def histograms(results: Results) -> str:
     """Return the mean dose-volume histograms of the given dose beside the modelled one; empty without any."""
-    drawn = []
-    for structure, title in STRUCTURES.items():
-        found = [
-            curve(
-                style,
-                [
-                    row
-                    for row in results.tables["given_dvh"]
-                    if (row["source"], row["structure"]) == (style.name, structure)
-                ],
-            )
-            for style in SOURCES
-        ]
-        if curves := [line for line in found if line.points]:
-            drawn.append((title, curves))
-    if not drawn:
-        return ""
-    return downloadable(panels(drawn, DOSE, VOLUME), "given_dose_histograms", "given_dvh")
+    highest = max(row["prescription_gy"] for row in results.tables["given_dose"])
+    axis = dose_axis(max(highest, prescription(results).dose_gy))
+    styles = [(style.name, style) for style in SOURCES]
+    drawn = structure_panels(results.tables["given_dvh"], "source", styles, STRUCTURES, axis)
+    return downloadable(panels(drawn, axis, VOLUME), "given_dose_histograms", "given_dvh") if drawn else ""
 
 
 def crossed(results: Results) -> str:

@@ -10,6 +10,8 @@ from predictgbm.report.figures import GRID, INK, MUTED, line, short, svg, text, 
 from predictgbm.report.results import ModelStyle
 
 WIDTH, HEIGHT = 300, 250
+#: Panels side by side; more go below.
+COLUMNS = 3
 LEFT, TOP, BOTTOM, GAP = 52, 52, 48, 26
 DASHES = {"solid": "", "dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3"}
 
@@ -33,7 +35,7 @@ class Axis:
 
 
 def panels(drawn: Sequence[tuple[str, Sequence[Curve]]], x: Axis, y: Axis, diagonal: bool = False) -> str:
-    """Draw lines in panels that share their axes, and a legend below.
+    """Draw lines in panels that share their axes, :data:`COLUMNS` a row, and a legend below.
 
     Parameters
     ----------
@@ -45,14 +47,18 @@ def panels(drawn: Sequence[tuple[str, Sequence[Curve]]], x: Axis, y: Axis, diago
         Whether to draw the line y = x for comparison.
     """
     parts = []
+    row_height = TOP + HEIGHT + BOTTOM
     for index, (title, curves) in enumerate(drawn):
-        left = LEFT + index * (WIDTH + GAP)
-        parts.append(text(left, TOP - 14, title, 13, weight=600))
-        parts.append(_panel(left, curves, x, y, diagonal, numbers=index == 0))
+        row, column = divmod(index, COLUMNS)
+        left = LEFT + column * (WIDTH + GAP)
+        panel = text(left, TOP - 14, title, 13, weight=600) + _panel(
+            left, curves, x, y, diagonal, numbers=column == 0
+        )
+        parts.append(f'<g transform="translate(0 {row * row_height})">{panel}</g>' if row else panel)
     parts.append(text(4, 14, y.title, 12, color=MUTED))
-    width = LEFT + len(drawn) * (WIDTH + GAP)
+    width = LEFT + min(len(drawn), COLUMNS) * (WIDTH + GAP)
     styles = list(dict.fromkeys(curve.style for _, curves in drawn for curve in curves))
-    legend, height = _legend(styles, width, TOP + HEIGHT + BOTTOM)
+    legend, height = _legend(styles, width, -(-len(drawn) // COLUMNS) * row_height)
     return svg(width, height, "".join(parts) + legend, "; ".join(title for title, _ in drawn))
 
 

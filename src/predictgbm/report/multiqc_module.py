@@ -33,6 +33,7 @@ from predictgbm.report import (
     robustness,
     secondary,
     sensitivity,
+    uncertainty,
     worst,
 )
 from predictgbm.report.figures import Pair, Panel, Point
@@ -117,6 +118,7 @@ class MultiqcModule(BaseMultiqcModule):
         self.section("Dose", "dose", dose.section(results))
         self.section("Dose that was given", "given_dose", given_dose.section(results))
         self.section("Calibration of probabilities", "calibration", reliability.section(results))
+        self.section("Uncertainty", "uncertainty", uncertainty.section(results))
         self.section("Where recurrence was far away", "distance", distance(results))
         self.section("Where it came back", "recurrence", recurrence.section(results))
         self.section("Worst patients of each model", "worst", worst.section(results))

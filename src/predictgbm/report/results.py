@@ -46,6 +46,8 @@ TABLES = (
     "calibration",
     "calibration_summary",
     "reliability",
+    "uncertainty",
+    "uncertainty_curve",
     "guidelines",
     "guideline_comparisons",
     "summary",

@@ -27,7 +27,7 @@ class Layer:
     name : str
         Text beside its switch.
     group : str
-        Heading it stands under: ``Exam``, ``Labels``, ``Map`` or ``Plan``.
+        Heading it stands under: ``Exam``, ``Labels``, ``Map``, ``Spread`` or ``Plan``.
     image : Image
         3-D volume; labels and masks hold small whole numbers.
     colours : dict of int to (r, g, b), optional

@@ -35,6 +35,7 @@ from predictgbm.statistics.reliability import calibration_remarks, calibration_t
 from predictgbm.statistics.robustness import step_down_max_t
 from predictgbm.statistics.robustness_tables import robustness_rows
 from predictgbm.statistics.settings import settings_rows
+from predictgbm.statistics.uncertainty import uncertainty_tables
 from predictgbm.tables import COVARIATES, TABLES, TableError, build, data_dictionary
 
 #: Definition of recurrence of the primary endpoint.
@@ -409,8 +410,7 @@ def make_tables(
     quality
         Records of :func:`predictgbm.quality.write_quality`.
     given
-        One per patient whose dose is known, of :func:`predictgbm.dose.evaluate_given_dose` and with ``organs`` of
-        :func:`predictgbm.dose.organ_measures`.
+        One per patient whose dose is known, of :func:`predictgbm.dose.evaluate_given_dose`.
     simulated
         Whether the patients are.
     reference, draws, ranking_draws, seed, **declared
@@ -501,6 +501,7 @@ def make_tables(
     tables |= dose_tables(records, members, reference, draws, seed)
     tables |= given_dose_tables(given, records, tables["lesions"], members, reference, draws, seed)
     tables |= calibration_tables(records, members, seed)
+    tables |= uncertainty_tables(tables["metrics"])
     changed = settings_rows(tables["metrics"], tables["settings"], tables["guidelines"], reference)
     tables |= {name: build(name, rows) for name, rows in changed.items()}
     tables["data_dictionary"] = data_dictionary()

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from predictgbm.dose import DVH_GY
 from predictgbm.exam import ORGAN
 from predictgbm.statistics.bootstrap import bca_interval, cohort_strata, resample_counts
 from predictgbm.statistics.paired import MINIMUM_PATIENTS, compare
@@ -93,15 +92,19 @@ def summarise(
 
 
 def mean_histograms(records: Sequence[Record], cohort: pd.Series, seed: int) -> list[dict[str, Any]]:
-    """Return the mean histogram over the patients by model and structure."""
+    """Return the mean histogram by model and structure over the patients who have it, as far as any of them goes."""
     found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(dict)
     for record in records:
         for structure, volumes in ((record.get("dose") or {}).get("dvh") or {}).items():
             found[record["model"], structure][record["patient"]] = volumes
+    length = max((len(volumes) for curves in found.values() for volumes in curves.values()), default=0)
     rows = []
     for (model, structure), by_patient in sorted(found.items()):
         patients = sorted(by_patient)
-        volumes = np.array([by_patient[patient] for patient in patients])
+        # A histogram ends where nothing gets as much: beyond, its value is 0.
+        volumes = np.zeros((len(patients), length))
+        for own, patient in zip(volumes, patients, strict=True):
+            own[: len(by_patient[patient])] = by_patient[patient]
         low, high = np.full((2, volumes.shape[1]), np.nan)
         if len(patients) >= MINIMUM_PATIENTS:
             counts = resample_counts(
@@ -112,12 +115,14 @@ def mean_histograms(records: Sequence[Record], cohort: pd.Series, seed: int) -> 
             {
                 "model": model,
                 "structure": structure,
-                "dose_gy": dose,
+                "dose_gy": float(dose),
                 "n": len(patients),
                 "volume": volume,
                 "volume_low": lowest,
                 "volume_high": highest,
             }
-            for dose, volume, lowest, highest in zip(DVH_GY, volumes.mean(axis=0), low, high, strict=True)
+            for dose, (volume, lowest, highest) in enumerate(
+                zip(volumes.mean(axis=0), low, high, strict=True)
+            )
         ]
     return rows

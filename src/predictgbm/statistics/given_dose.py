@@ -31,7 +31,7 @@ def given_dose_tables(
     Parameters
     ----------
     given
-        One per patient, of :func:`predictgbm.dose.evaluate_given_dose`, with ``organs``.
+        One per patient, of :func:`predictgbm.dose.evaluate_given_dose`.
     records
         Those of the metrics; ``dose`` of the reference model's is what the given dose is compared with.
     lesions

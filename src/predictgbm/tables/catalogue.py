@@ -11,6 +11,7 @@ from predictgbm.tables import (
     plans,
     ranking,
     sensitivity,
+    uncertainty,
     volumes,
 )
 from predictgbm.tables.columns import Table
@@ -41,6 +42,8 @@ TABLES: dict[str, Table] = {
     "calibration": calibration.CALIBRATION,
     "calibration_summary": calibration.CALIBRATION_SUMMARY,
     "reliability": calibration.RELIABILITY,
+    "uncertainty": uncertainty.UNCERTAINTY,
+    "uncertainty_curve": uncertainty.UNCERTAINTY_CURVE,
     "guidelines": guidelines.GUIDELINES,
     "guideline_comparisons": guidelines.GUIDELINE_COMPARISONS,
     "summary": comparisons.SUMMARY,

@@ -106,9 +106,9 @@ DVH = Table(
         model,
         text(
             "structure",
-            "Recurrence by the plan's dose; the same by painted dose; brain without the core by the plan's",
+            "Recurrence by the plan's dose; the same by painted dose (painted recurrence); brain without the core, and "
+            "organ at risk oar_<name>, by the plan's",
             required=True,
-            values=("recurrence", "painted recurrence", "brain"),
         ),
         *HISTOGRAM,
     ),

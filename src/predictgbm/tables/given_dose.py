@@ -76,9 +76,8 @@ GIVEN_DVH = Table(
         ),
         text(
             "structure",
-            "Recurrence, or brain without the pre-operative core",
+            "Recurrence, brain without the pre-operative core, or organ at risk oar_<name>",
             required=True,
-            values=("recurrence", "brain"),
         ),
         *HISTOGRAM,
     ),

@@ -63,6 +63,11 @@ METRICS = Table(
             "Least volume at which the model covers as much of the recurrence as the standard of care; "
             "empty if it never does",
         ),
+        amount(
+            "spread_border",
+            "of the map",
+            "Mean standard deviation of the model's map over the border of its plan; empty if the model tells none",
+        ),
         text("reason", "Why the plan could not be scored; empty if it was"),
     ),
 )

@@ -16,6 +16,7 @@ workflow EVALUATE {
     ch_recurrence // [patient, [session:, days:], labels on the exam's grid]
     ch_other // [patient, [axis:setting, ...], [labels on the exam's grid, ...]]: the recurrence as other choices give it
     ch_map // [meta with model, map]
+    ch_spread // [meta with model, standard deviation of the map, or [] without]
     ch_plan // [meta with model, plan]
     ch_guideline // [meta, masks of guidelines], where there are any
     ch_given // JSON records of the doses that were given
@@ -32,19 +33,20 @@ workflow EVALUATE {
         .map { patient, followup, segmentation, others -> tuple(patient, followup + [others: others ? others.choices : []], segmentation, others ? others.labels : []) }
 
     ch_run = ch_map
+        .join(ch_spread)
         .join(ch_plan)
-        .map { meta, map, plan -> tuple(meta.patient, meta, map, plan) }
+        .map { meta, map, spread, plan -> tuple(meta.patient, meta, map, spread, plan) }
         .combine(ch_exam.join(ch_guideline, remainder: true).map { meta, exam, masks -> tuple(meta.patient, exam, masks ?: []) }, by: 0)
         .combine(ch_target, by: 0)
         .combine(ch_options.map { options -> [options.models.collectEntries { entry -> [entry.name, entry.output] }] })
-        .map { _patient, meta, map, plan, exam, masks, followup, segmentation, others, outputs -> tuple(meta, exam, map, plan, masks, followup, segmentation, others, outputs[meta.model] ?: '') }
+        .map { _patient, meta, map, spread, plan, exam, masks, followup, segmentation, others, outputs -> tuple(meta, exam, map, spread, plan, masks, followup, segmentation, others, outputs[meta.model] ?: '') }
     PLAN_EVALUATE(inBatches(ch_run, ch_batch).map { columns -> flatFiles(columns) })
 
     ch_metrics = outOfBatches(PLAN_EVALUATE.out.metrics)
     ch_failed = outOfBatches(PLAN_EVALUATE.out.failure)
 
     ch_lost = lostTasks(
-        ch_run.map { meta, _exam, _map, _plan, _masks, _followup, _segmentation, _others, _output -> meta },
+        ch_run.map { meta, _exam, _map, _spread, _plan, _masks, _followup, _segmentation, _others, _output -> meta },
         ch_metrics.mix(ch_failed).map { meta, _path -> meta },
         'evaluate',
     )

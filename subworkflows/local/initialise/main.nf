@@ -119,6 +119,10 @@ def parameterFaults(Map values, String schema) {
     if (!values.outdir) {
         input << '--outdir: no folder for the results given; use --outdir results'
     }
+    // The range of each guideline, as src/predictgbm/guidelines/presets.py has it; the schema knows the widest.
+    if (values.guideline_margin && values.guideline_margin.toString().toBigDecimal() != 15 && 'estroeano2023' in (values.guidelines ?: '').toString().tokenize(',')) {
+        input << "--guideline_margin: estroeano2023 takes 15 mm alone, found ${values.guideline_margin}; give astro2025 alone to --guidelines for another margin".toString()
+    }
     if (values.brain_extraction == 'hdbet2' && !values.hdbet_weights) {
         input << '--hdbet_weights: no folder with the weights of HD-BET 2 given; docs/preprocessing.md says where they come from'
     }

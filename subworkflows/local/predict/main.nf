@@ -50,17 +50,23 @@ workflow PREDICT {
     MODEL_CHECKMAP(inBatches(ch_given, ch_batch))
 
     ch_failure = MODEL_PREDICT.out.failure.mix(MODEL_CONTAINER.out.failure, outOfBatches(MODEL_CHECKMAP.out.failure))
-    ch_map = MODEL_PREDICT.out.map.mix(outOfBatches(MODEL_CHECKMAP.out.map))
+    ch_checked = outOfBatches(MODEL_CHECKMAP.out.map)
+    ch_map = MODEL_PREDICT.out.map.mix(ch_checked)
     ch_expected = ch_run.own.mix(ch_run.outside).map { meta, _exam, _entry -> meta }.mix(
         ch_score.map { meta, _map -> tuple(meta.subMap(meta.keySet() - 'model'), meta) }.combine(ch_exam, by: 0).map { _exam_meta, meta, _exam -> meta }
     )
     ch_lost = lostTasks(ch_expected, ch_map.mix(ch_failure).map { meta, _path -> meta }, 'predict')
+    // A map's spread, or that it has none, comes with the map: who joins them waits for no other model.
+    spread = MODEL_PREDICT.out.images
+        .map { meta, images -> tuple(meta, [images].flatten().find { image -> image.name.endsWith('_spread.nii.gz') } ?: []) }
+        .mix(ch_checked.map { meta, _map -> tuple(meta, []) })
     map = ch_map
     failure = ch_failure.map { _meta, json -> json }.mix(ch_lost)
     versions = MODEL_PREDICT.out.versions.mix(MODEL_CHECKMAP.out.versions)
 
     emit:
     map // [meta with model, map on the exam's grid]
+    spread // [meta with model, standard deviation of the map, or [] without]
     failure
     versions
 }

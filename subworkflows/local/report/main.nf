@@ -12,6 +12,7 @@ workflow REPORT {
     take:
     ch_exam // [meta, exam folder]
     ch_map // [meta with model, map]
+    ch_spread // [meta with model, standard deviation of the map, or [] without]
     ch_plan // [meta with model, plan]
     ch_recurrence // [patient, [session:, days:], labels]
     ch_tables // tables of the statistics
@@ -23,17 +24,18 @@ workflow REPORT {
 
     main:
     ch_patient = ch_map
+        .join(ch_spread)
         .join(ch_plan)
-        .map { meta, map, plan -> tuple(meta.subMap(meta.keySet() - 'model'), map, plan) }
+        .map { meta, map, spread, plan -> tuple(meta.subMap(meta.keySet() - 'model'), map, spread, plan) }
         .groupTuple()
         .join(ch_exam)
-        .map { meta, maps, plans, exam -> tuple(meta.patient, meta, exam, maps.sort { map -> map.name }, plans.sort { plan -> plan.name }) }
+        .map { meta, maps, spreads, plans, exam -> tuple(meta.patient, meta, exam, maps.sort { map -> map.name }, plans.sort { plan -> plan.name }, spreads.flatten().sort { spread -> spread.name }) }
         .join(ch_recurrence.map { patient, _followup, segmentation -> tuple(patient, segmentation) }, remainder: true)
         .filter { row -> row[1] != null }
-        .map { _patient, meta, exam, maps, plans, segmentation -> tuple(meta, exam, maps, plans, segmentation ?: []) }
+        .map { _patient, meta, exam, maps, plans, spreads, segmentation -> tuple(meta, exam, maps, plans, segmentation ?: [], spreads) }
 
     ch_run = inBatches(ch_patient, ch_batch).map { columns -> flatFiles(columns) }
-    QC_DRAW(ch_run)
+    QC_DRAW(ch_run.map { columns -> columns[0..4] })
     VIEWER_BUILD(ch_run, file("${projectDir}/assets/niivue/niivue.umd.js", checkIfExists: true))
 
     ch_pictures = QC_DRAW.out.picture

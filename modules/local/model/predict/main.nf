@@ -14,7 +14,7 @@ process MODEL_PREDICT {
     output:
     tuple val(meta), path("*_probseg.nii.gz"), emit: map, optional: true
     tuple val(meta), path("*_probseg.json"), emit: sidecar, optional: true
-    tuple val(meta), path("*_spread.nii.gz"), emit: spread, optional: true
+    tuple val(meta), path("*_{probseg,spread}.nii.gz"), emit: images, optional: true
     tuple val(meta), path("*_failure.json"), emit: failure, optional: true
     path "versions.yml", emit: versions
 

@@ -7,7 +7,7 @@ process VIEWER_BUILD {
     label 'family_report'
 
     input:
-    tuple val(metas), path(exams), path(maps), path(plans), path(recurrences)
+    tuple val(metas), path(exams), path(maps), path(plans), path(recurrences), path(spreads)
     path niivue
 
     output:
@@ -16,7 +16,8 @@ process VIEWER_BUILD {
     script:
     def args = task.ext.args ?: ''
     def lines = [metas, [exams].flatten()].transpose().collect { meta, exam ->
-        "${shownFiles(meta, exam, maps, plans, recurrences)} --niivue ${niivue} --out sub-${meta.patient}.html ${args}"
+        def uncertain = [spreads].flatten().findAll { image -> image.name.startsWith("${meta.id}_") }.join(' ')
+        "${shownFiles(meta, exam, maps, plans, recurrences)} ${uncertain ? "--spreads ${uncertain}" : ''} --niivue ${niivue} --out sub-${meta.patient}.html ${args}"
     }
     """
     run_many.py build_viewer.py <<'END_OF_LINES'
