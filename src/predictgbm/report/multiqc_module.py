@@ -733,7 +733,7 @@ def quality(results: Results) -> tuple[str, str] | None:
     for step, shots in results.step_pictures.items():
         title, look_for = STAGES[step]
         cards = []
-        budget = gallery.BUDGET_BYTES // (2 * len(results.step_pictures))
+        budget = gallery.STEP_BYTES // len(results.step_pictures)
         for shot, uri in zip(shots, gallery.embed([shot.path for shot in shots], budget), strict=True):
             label = escape(shot.path.name.removesuffix(f"_desc-{step}_qc.png"))
             cards.append(gallery.card(label, uri))

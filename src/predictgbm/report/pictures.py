@@ -16,8 +16,8 @@ from predictgbm.masks import bounding_box
 from predictgbm.report.colours import LABEL_COLOURS, PLAN_COLOURS, RECURRENCE_COLOUR, STANDARD_PLAN_COLOUR
 
 CAPTION = (
-    "Top: axial, bottom: coronal, through the centre of the tumour core; the patient's left is on the "
-    "left. First column: contrast-enhanced T1 with the tumour labels (blue necrosis, green edema, "
+    "Top: axial, bottom: coronal, on the slice that shows most of tumour core and recurrence, or of the core alone "
+    "where no slice meets both; the patient's left is on the left. First column: contrast-enhanced T1 with the tumour labels (blue necrosis, green edema, "
     "yellow enhancement). Then one column per model: its map in colour, its plan (light blue), the "
     "standard plan of the same volume (dotted pink) and the recurrence, where one is known (orange). "
     "Look for labels that do not sit on the lesion, a plan that leaves the brain, and a recurrence "
@@ -39,6 +39,17 @@ def _outline(
 ) -> None:
     if mask.any() and not mask.all():
         axes.contour(mask.T.astype(float), [0.5], colors=[_hex(colour)], linestyles=style, linewidths=width)
+
+
+def best_slice(focus: NDArray[np.bool_], recurrence: NDArray[np.bool_] | None, axis: int) -> int:
+    """Return the slice across an axis that shows most of a mask and of the recurrence; of the mask where none has both."""
+    planes = tuple({0, 1, 2} - {axis})
+    shown = np.count_nonzero(focus, axis=planes)
+    if recurrence is not None:
+        # The product is large where both are large, and not where one is all that is seen.
+        both = shown * np.count_nonzero(recurrence, axis=planes)
+        shown = both if both.any() else shown
+    return int(shown.argmax())
 
 
 def draw_patient(
@@ -70,7 +81,6 @@ def draw_patient(
     recurrence = None if recurrence is None else recurrence[box]
     core = np.isin(tumor_seg, (Tumor.NECROSIS, Tumor.ENHANCING))
     focus = core if core.any() else brain
-    centre = [round(float(c.mean())) for c in np.nonzero(focus)]
     bright = float(np.percentile(t1c[brain], 99.7)) if brain.any() else 1.0
     columns = ["exam", *sorted(plans, key=lambda name: (name != "soc", name))]
 
@@ -79,7 +89,7 @@ def draw_patient(
     )
     for row, axis in enumerate((2, 1)):
         index: list[Any] = [slice(None)] * 3
-        index[axis] = centre[axis]
+        index[axis] = best_slice(focus, recurrence, axis)
         at = tuple(index)
         across, up = [a for a in range(3) if a != axis]
         for column, name in enumerate(columns):

@@ -208,8 +208,9 @@ class Results:
     folder
         Folder that holds, at any depth, the tables as CSV, ``statistics.json``, ``trace.txt``,
         ``software_versions.yml``, ``params.json``, lists of models as YAML (``models.yml``, or any name in a
-        folder ``models``), cards of trained models (``card.json``), and the QC pictures
-        ``sub-<patient>*_desc-qc.png`` with JSON sidecars. What is absent is empty.
+        folder ``models``), cards of trained models (``card.json``), the QC pictures
+        ``sub-<patient>*_desc-qc.png`` with JSON sidecars, and those of what each plan missed,
+        ``sub-<patient>*_missed/<model>.webp``. What is absent is empty.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -316,6 +317,15 @@ class Results:
                 )
                 pictures.append(Picture(path, path.name.split("_")[0], caption))
         return pictures
+
+    @cached_property
+    def missed_pictures(self) -> dict[tuple[str, str], Path]:
+        """Pictures of what a plan missed, ``sub-<patient>*_missed/<model>.webp``, by (sub-<patient>, model)."""
+        return {
+            (path.parent.name.split("_")[0], path.stem): path
+            for path in self._files
+            if path.suffix == ".webp" and path.parent.name.endswith("_missed")
+        }
 
     @cached_property
     def step_pictures(self) -> dict[str, list[Picture]]:

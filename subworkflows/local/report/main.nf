@@ -37,7 +37,7 @@ workflow REPORT {
     VIEWER_BUILD(ch_run, file("${projectDir}/assets/niivue/niivue.umd.js", checkIfExists: true))
 
     ch_pictures = QC_DRAW.out.picture
-        .mix(QC_DRAW.out.caption)
+        .mix(QC_DRAW.out.caption, QC_DRAW.out.missed)
         .flatten()
         .mix(ch_quality_picture)
         .toSortedList { a, b -> a.name <=> b.name }
