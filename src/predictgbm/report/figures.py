@@ -11,10 +11,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from predictgbm.report.results import PALETTE, REFERENCE_COLOR
+from predictgbm.report.results import REFERENCE_COLOR
 
 INK, MUTED, GRID = "#222222", "#666666", "#DDDDDD"
-BETTER, WORSE = PALETTE[0], PALETTE[1]
+#: Blue and orange of the palette of Okabe and Ito.
+BETTER, WORSE = "#0072B2", "#D55E00"
 
 
 @dataclass(frozen=True)

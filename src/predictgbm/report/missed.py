@@ -12,7 +12,7 @@ from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from predictgbm.evaluation import label_lesions
 from predictgbm.masks import bounding_box
-from predictgbm.report.colours import PLAN_COLOURS, RECURRENCE_COLOUR, STANDARD_PLAN_COLOUR
+from predictgbm.report.colours import MODEL_COLOURS, RECURRENCE_COLOUR, STANDARD_PLAN_COLOUR
 
 Spacing = tuple[float, float, float]
 
@@ -130,7 +130,7 @@ def _panel(
     dots = (rows + columns) // 3 % 2 == 0
     for mask, colour, shown in (
         (standard, STANDARD_PLAN_COLOUR, dots),
-        (plan, PLAN_COLOURS[0], True),
+        (plan, MODEL_COLOURS[0], True),
         (recurrence, RECURRENCE_COLOUR, True),
     ):
         if mask is not None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from predictgbm.labels import Tumor
 from predictgbm.masks import bounding_box
-from predictgbm.report.colours import LABEL_COLOURS, PLAN_COLOURS, RECURRENCE_COLOUR, STANDARD_PLAN_COLOUR
+from predictgbm.report.colours import LABEL_COLOURS, MODEL_COLOURS, RECURRENCE_COLOUR, STANDARD_PLAN_COLOUR
 
 CAPTION = (
     "Top: axial, bottom: coronal, on the slice that shows most of tumour core and recurrence, or of the core alone "
@@ -110,7 +110,7 @@ def draw_patient(
                 if "soc" in plans:
                     _outline(axes, plans["soc"][at], STANDARD_PLAN_COLOUR, "dotted")
                 if name != "soc":
-                    _outline(axes, plans[name][at], PLAN_COLOURS[0])
+                    _outline(axes, plans[name][at], MODEL_COLOURS[0])
             if recurrence is not None:
                 _outline(axes, recurrence[at], RECURRENCE_COLOUR, width=1.6)
             axes.set_axis_off()

@@ -16,11 +16,12 @@ from typing import Any
 import yaml
 
 from predictgbm.quality import STAGES
+from predictgbm.report.colours import MODEL_COLOURS, REFERENCE_COLOUR, STANDARD, hexadecimal, model_places
 
 Row = dict[str, Any]
 
 #: Name of the model every other one is compared with.
-REFERENCE = "soc"
+REFERENCE = STANDARD
 
 TABLES = (
     "metrics",
@@ -99,9 +100,8 @@ TEXT_COLUMNS = frozenset(
     }
 )
 
-#: Okabe and Ito's palette, which stays apart for the colour-blind; yellow last, as it is faint on white.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")
-REFERENCE_COLOR = "#5F5F5F"
+PALETTE = tuple(hexadecimal(colour) for colour in MODEL_COLOURS)
+REFERENCE_COLOR = hexadecimal(REFERENCE_COLOUR)
 DASHES = ("solid", "dot", "dashdot")
 
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -200,6 +200,16 @@ def subject(patient: str) -> str:
     return patient if patient.startswith("sub-") else f"sub-{patient}"
 
 
+def read_models(paths: Iterable[Path]) -> dict[str, Row]:
+    """Return the entries of lists of models by name, in their order; files that are no such list are passed over."""
+    entries: dict[str, Row] = {}
+    for path in paths:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        listed = content.get("models") if isinstance(content, dict) else None
+        entries.update({str(e["name"]): e for e in listed or [] if isinstance(e, dict) and "name" in e})
+    return entries
+
+
 class Results:
     """Everything a report is made of.
 
@@ -268,26 +278,22 @@ class Results:
     @cached_property
     def styles(self) -> dict[str, ModelStyle]:
         """Style by model name: first as listed in the model lists, then what else the tables name."""
-        entries: dict[str, Row] = {}
-        for path in self._files:
-            inside = path.relative_to(self.folder)
-            if any("models" in part for part in inside.parts) and path.suffix in (".yml", ".yaml"):
-                content = yaml.safe_load(path.read_text(encoding="utf-8"))
-                listed = content.get("models") if isinstance(content, dict) else None
-                entries.update(
-                    {str(e["name"]): e for e in listed or [] if isinstance(e, dict) and "name" in e}
-                )
+        entries = read_models(
+            path
+            for path in self._files
+            if any("models" in part for part in path.relative_to(self.folder).parts)
+            and path.suffix in (".yml", ".yaml")
+        )
         for name in self._names():
             entries.setdefault(name, {})
         styles = {}
-        others = 0
+        places = model_places(entries)
         for name, entry in entries.items():
             # Broken, so that a model that does the same as the reference stays visible below it.
             color, dash = REFERENCE_COLOR, "dash"
             if name != REFERENCE:
-                color = PALETTE[others % len(PALETTE)]
-                dash = DASHES[others // len(PALETTE) % len(DASHES)]
-                others += 1
+                color = PALETTE[places[name] % len(PALETTE)]
+                dash = DASHES[places[name] // len(PALETTE) % len(DASHES)]
             title = str(entry.get("title") or ("Standard of care" if name == REFERENCE else name))
             about = [str(entry.get(key) or "").strip() for key in ("citation", "doi", "description")]
             styles[name] = ModelStyle(name, title, color, dash, *about)

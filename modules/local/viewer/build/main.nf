@@ -9,6 +9,7 @@ process VIEWER_BUILD {
     input:
     tuple val(metas), path(exams), path(maps), path(plans), path(recurrences)
     path niivue
+    path models, stageAs: 'models/?/*'
 
     output:
     path "sub-*.html", emit: page
@@ -16,7 +17,7 @@ process VIEWER_BUILD {
     script:
     def args = task.ext.args ?: ''
     def lines = [metas, [exams].flatten()].transpose().collect { meta, exam ->
-        "${shownFiles(meta, exam, maps, plans, recurrences)} --niivue ${niivue} --out sub-${meta.patient}.html ${args}"
+        "${shownFiles(meta, exam, maps, plans, recurrences)} --models ${models} --niivue ${niivue} --out sub-${meta.patient}.html ${args}"
     }
     """
     run_many.py build_viewer.py <<'END_OF_LINES'
