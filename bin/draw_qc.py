@@ -36,7 +36,9 @@ def main() -> None:
         "--out", type=Path, required=True, help="PNG to write; the caption goes to the same name with .json"
     )
     parser.add_argument(
-        "--missed", type=Path, help="folder for <model>.webp, what each plan missed; none without a recurrence"
+        "--missed",
+        type=Path,
+        help="folder for <model>.webp, what each plan missed; none without a recurrence",
     )
     args = parser.parse_args()
 

@@ -359,7 +359,7 @@ def write_pictures(folder: Path, patients: list[str], rng: np.random.Generator) 
         stem.with_suffix(".json").write_text(
             json.dumps({"caption": f"Patient {patient}: <b>labels</b> follow the tumour."})
         )
-        missed = folder / f"sub-{patient}_ses-pre_missed"
+        missed = folder / f"sub-{patient}_ses-pre_desc-missed"
         missed.mkdir()
         for model in GAIN:
             small = rng.integers(0, 255, (26, 38, 3), np.uint8)
@@ -465,10 +465,65 @@ def test_report_needs_no_network_and_tells_no_paths(report: str, page: Page, run
     assert len(report.encode()) < 15e6
 
 
-def test_each_figure_leads_to_the_tables_it_is_drawn_from(run: Path, page: Page) -> None:
-    links = [link for link in page.values("a", "href") if link.startswith("../tables/")]
-    assert {"metrics", "cohort", "rankings", "curve_summary"} <= {Path(link).stem for link in links}
-    assert all((run / link.removeprefix("../")).is_file() for link in links)
+#: The report's figures and the tables each is drawn from; a training has none.
+FIGURES = {
+    "patient_flow": {"cohort"},
+    "coverage_by_patient": {"metrics"},
+    "coverage_by_volume": {"curve_summary", "volume_saved"},
+    "critical_difference_all_patients": {"rankings", "pairwise"},
+    "rank_frequency_all_patients": {"rank_frequencies"},
+    "critical_difference_subset": {"rankings", "pairwise"},
+    "rank_frequency_subset": {"rank_frequencies"},
+    "distance_against_improvement": {"metrics", "correlations"},
+    "coverage_by_pattern": {"coverage_by_pattern"},
+    "training_mine": set(),
+}
+
+
+def published(run: Path) -> Path:
+    """Return the folder of figures that the report of a run left."""
+    return next((run.parent / "work").glob("*/*/figures"))
+
+
+def test_each_figure_is_saved_and_leads_to_its_numbers(run: Path, report: str) -> None:
+    frames = re.findall(r'<figure class="gbm-frame">.*?</figure>', report, re.DOTALL)
+    assert report.count('class="gbm-figure"') == len(frames)
+    found = {}
+    for frame in frames:
+        saves = set(re.findall(r'data-name="(\w+)" data-kind="(\w+)"', frame))
+        (name,) = {name for name, _ in saves}
+        assert saves == {(name, "svg"), (name, "png")}
+        links = set(re.findall(r'href="\.\./(\w+/\w+\.csv)"', frame))
+        assert f"figures/{name}.csv" in links
+        found[name] = {Path(link).stem for link in links if link.startswith("tables/")}
+        assert all((run / "tables" / f"{table}.csv").is_file() for table in found[name])
+    assert found == FIGURES
+    assert {path.name for path in published(run).iterdir()} == {
+        f"{name}.{kind}" for name in FIGURES for kind in ("svg", "csv")
+    }
+
+
+def test_published_figures_stand_alone_and_their_numbers_are_those_of_the_tables(
+    run: Path, report: str
+) -> None:
+    assert report
+    for path in published(run).glob("*.svg"):
+        ElementTree.fromstring(path.read_text(encoding="utf-8"))
+        assert "SIMULATED DATA" in path.read_text(encoding="utf-8")
+    points = read_table(published(run) / "coverage_by_volume.csv")
+    table = read_table(run / "tables" / "curve_summary.csv")
+    for key, column in (("y", "mean"), ("low", "ci_low"), ("high", "ci_high")):
+        told = {(row["line"], round(row["x"], 6)): row[key] for row in points}
+        expected = {(row["model"], round(100 * row["fraction"], 6)): row[column] for row in table}
+        assert told.keys() == expected.keys()
+        for place, value in expected.items():
+            assert told[place] == (None if value is None else pytest.approx(100 * value))
+    assert any(row["low"] is not None for row in points)
+    pairs = read_table(published(run) / "coverage_by_patient.csv")
+    assert len(pairs) == sum(
+        row["model"] != "soc" and row["coverage_enhancing"] is not None
+        for row in read_table(run / "tables" / "metrics.csv")
+    )
 
 
 def test_every_patient_has_a_picture_and_a_viewer_page(page: Page) -> None:
@@ -687,7 +742,6 @@ def test_browser_draws_the_curve_and_runs_nothing_foreign(report: str, tmp_path:
             opened.terminate()
             opened.wait(30)
     dom = received[-1][1]
-    assert len(re.findall(r'class="legendtext"', dom)) == len(GAIN)
     assert "<title>taken" not in dom
     shown = [src for src in Page(dom).values("img", "src") if src.startswith("data:image/webp")]
     assert len(shown) == len(set(shown)) == 6 + 14
@@ -695,7 +749,7 @@ def test_browser_draws_the_curve_and_runs_nothing_foreign(report: str, tmp_path:
     drawn = re.findall(
         r'<figure class="gbm-frame"><svg[^>]* viewBox="0 0 (\d+) (\d+)".*?data-name="(\w+)"', report
     )
-    assert len(drawn) == 8
+    assert len(drawn) == len(FIGURES)
     expected = {f"{name}.png {3 * int(w)} {3 * int(h)}" for w, h, name in drawn}
     assert {text for kind, text in received if kind == "/saved"} == expected
 

@@ -1,7 +1,7 @@
 """Colours of models, labels and recurrence in the report, pictures, viewer pages and exported plans, 0-255.
 
-The first are of Okabe and Ito's palette; those that follow were chosen by a search so that all are as far as can be from
-each other, from core, recurrence and standard plan, also for who sees no red, green or blue, and are seen on white and
+The first are of Okabe and Ito's palette; those that follow were chosen by a search so that all are far from each
+other, from core, recurrence and standard plan, also for who sees no red, green or blue, and are seen on white and
 on black. The faint ones come last.
 """
 

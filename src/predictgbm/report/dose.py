@@ -16,7 +16,7 @@ from predictgbm.report.formatting import (
     table,
     with_interval,
 )
-from predictgbm.report.line_plots import Axis, Curve, panels
+from predictgbm.report.line_plots import Axis, Curve, line_rows, panels
 from predictgbm.report.results import REFERENCE, ModelStyle, Results, Row
 
 STRUCTURES = {
@@ -102,7 +102,9 @@ def histograms(results: Results) -> str:
             drawn.append((title, curves))
     if not drawn:
         return ""
-    return downloadable(panels(drawn, DOSE, VOLUME), "dose_volume_histograms", "dvh")
+    return downloadable(
+        results, panels(drawn, DOSE, VOLUME), line_rows(drawn), "dose_volume_histograms", "dvh"
+    )
 
 
 def curve(style: ModelStyle, rows: list[Row]) -> Curve:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from itertools import pairwise
 
@@ -73,6 +73,11 @@ class Setting:
     ranks: Sequence[int | None]
     gains: Sequence[float | None]
     tau: float | None
+
+
+def panel_rows(panels: Sequence[Panel]) -> list[dict[str, object]]:
+    """Return the patients of all panels for a table."""
+    return [{"model": panel.title, **asdict(value)} for panel in panels for value in panel.values]
 
 
 def text(

@@ -15,7 +15,7 @@ from predictgbm.report.formatting import (
     table,
     with_interval,
 )
-from predictgbm.report.line_plots import panels
+from predictgbm.report.line_plots import line_rows, panels
 from predictgbm.report.results import PALETTE, REFERENCE_COLOR, ModelStyle, Results
 
 SOURCES = (
@@ -66,7 +66,9 @@ def histograms(results: Results) -> str:
             drawn.append((title, curves))
     if not drawn:
         return ""
-    return downloadable(panels(drawn, DOSE, VOLUME), "given_dose_histograms", "given_dvh")
+    return downloadable(
+        results, panels(drawn, DOSE, VOLUME), line_rows(drawn), "given_dose_histograms", "given_dvh"
+    )
 
 
 def crossed(results: Results) -> str:

@@ -21,6 +21,7 @@ from predictgbm.quality import STAGES, TRIAL
 from predictgbm.report import (
     curve,
     dose,
+    figure_files,
     figures,
     gallery,
     given_dose,
@@ -108,7 +109,7 @@ class MultiqcModule(BaseMultiqcModule):
         self.section("Coverage of the recurrence", "headline", headline(results))
         self.section("Patients", "cohort", cohort(results))
         self.section("Coverage patient by patient", "patients", paired(results))
-        self.section("Coverage at other plan volumes", "curve", curve.section(results), curve.plot(results))
+        self.section("Coverage at other plan volumes", "curve", curve.section(results))
         self.section("Plans with a guarantee", "guarantee", guarantee(results))
         self.section("Within the barriers of guidelines", "guidelines", guidelines.section(results))
         self.section("Ranking", "ranking", ranking.section(results))
@@ -121,17 +122,18 @@ class MultiqcModule(BaseMultiqcModule):
         self.section("Robustness", "robustness", robustness.section(results))
         self.section("Other choices in the evaluation", "sensitivity", sensitivity.section(results))
         self.section("Time and memory", "resources", resources(results))
-        self.section("Trained networks", "networks", networks.section(results), networks.plot(results))
+        self.section("Trained networks", "networks", networks.section(results))
         self.section("Failures and exclusions", "failures", failures(results))
         self.section("Quality of the raw exams' processing", "quality", quality(results))
         self.section("Pictures to check", "gallery", pictures(results))
         self.section("Methods text", "methods", methods_section(results))
         self.section("Software versions", "versions", versions(results))
+        figure_files.write(results, Path(config.output_dir) / "figures")
         log.info(
             "%s, %s", count(len(results.tables["cohort"]), "patient"), count(len(results.models), "model")
         )
 
-    def section(self, name: str, anchor: str, content: tuple[str, str] | None, plot: Any = None) -> None:
+    def section(self, name: str, anchor: str, content: tuple[str, str] | None) -> None:
         """Add a section of (how to read it, HTML), unless there is nothing to show."""
         if content is not None:
             how, body = content
@@ -139,7 +141,6 @@ class MultiqcModule(BaseMultiqcModule):
                 name=name,
                 anchor=f"{NAME}-{anchor}",
                 description=f'<p class="gbm-read">{how}</p>',
-                plot=plot,
                 content=body,
                 autoformat=False,
             )
@@ -366,7 +367,7 @@ def exclusions(results: Results) -> list[tuple[str, int]]:
 
 
 def flow(results: Results) -> str:
-    """Return the flow diagram, with the reasons beside the step at which they took patients out."""
+    """Return the flow diagram in its frame, with the reasons beside the step at which they took patients out."""
     steps = [(str(step["step"]), int(step["patients"])) for step in results.statistics.get("flow") or []]
     left = exclusions(results)
     if not steps:
@@ -378,7 +379,12 @@ def flow(results: Results) -> str:
         while left and sum(n for _, n in taken) < before - after:
             taken.append(left.pop(0))
         reasons.append([(readable(code), n) for code, n in taken])
-    return figures.flow_diagram(steps, reasons)
+    rows = [
+        {"step": name, "patients": n, "reason": reason, "left_out": lost}
+        for (name, n), why in zip(steps, reasons, strict=True)
+        for reason, lost in why or [("", 0)]
+    ]
+    return downloadable(results, figures.flow_diagram(steps, reasons), rows, "patient_flow", "cohort")
 
 
 def cohort(results: Results) -> tuple[str, str] | None:
@@ -449,7 +455,7 @@ def cohort(results: Results) -> tuple[str, str] | None:
     )
     return (
         how,
-        f"{downloadable(flow(results), 'patient_flow', 'cohort')}<h4>By cohort</h4>{overview}{everyone}",
+        f"{flow(results)}<h4>By cohort</h4>{overview}{everyone}",
     )
 
 
@@ -471,7 +477,8 @@ def paired(results: Results) -> tuple[str, str] | None:
         "full and coloured lines gained, dashed grey lines did not; boxes span the quartiles with the median "
         "as a bar. Hover a line to name the patient and follow it through all panels."
     )
-    return how, downloadable(figures.paired_coverage(panels, "Standard"), "coverage_by_patient", "metrics")
+    drawn = figures.paired_coverage(panels, "Standard")
+    return how, downloadable(results, drawn, figures.panel_rows(panels), "coverage_by_patient", "metrics")
 
 
 def guarantee(results: Results) -> tuple[str, str] | None:
@@ -542,7 +549,13 @@ def distance(results: Results) -> tuple[str, str] | None:
         "Distance between the centres of mass of tumour and recurrence, cm",
         "Coverage minus standard, points",
     )
-    return how, downloadable(scatter, "distance_against_improvement", "metrics", "correlations") + text
+    return how, downloadable(
+        results,
+        scatter,
+        figures.panel_rows(panels),
+        "distance_against_improvement",
+        *("metrics", "correlations"),
+    ) + text
 
 
 def resources(results: Results) -> tuple[str, str] | None:

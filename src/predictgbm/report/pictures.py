@@ -17,11 +17,10 @@ from predictgbm.report.colours import LABEL_COLOURS, MODEL_COLOURS, RECURRENCE_C
 
 CAPTION = (
     "Top: axial, bottom: coronal, on the slice that shows most of tumour core and recurrence, or of the core alone "
-    "where no slice meets both; the patient's left is on the left. First column: contrast-enhanced T1 with the tumour labels (blue necrosis, green edema, "
-    "yellow enhancement). Then one column per model: its map in colour, its plan (light blue), the "
-    "standard plan of the same volume (dotted pink) and the recurrence, where one is known (orange). "
-    "Look for labels that do not sit on the lesion, a plan that leaves the brain, and a recurrence "
-    "far from any tumour."
+    "where no slice meets both; the patient's left is on the left. First column: contrast-enhanced T1 with the tumour "
+    "labels (blue necrosis, green edema, yellow enhancement). Then one column per model: its map in colour, its plan "
+    "(light blue), the standard plan of the same volume (dotted pink) and the recurrence, where one is known (orange). "
+    "Look for labels that do not sit on the lesion, a plan that leaves the brain, and a recurrence far from any tumour."
 )
 
 
@@ -42,7 +41,7 @@ def _outline(
 
 
 def best_slice(focus: NDArray[np.bool_], recurrence: NDArray[np.bool_] | None, axis: int) -> int:
-    """Return the slice across an axis that shows most of a mask and of the recurrence; of the mask where none has both."""
+    """Return the slice that shows most of mask and recurrence, or of the mask alone where none shows both."""
     planes = tuple({0, 1, 2} - {axis})
     shown = np.count_nonzero(focus, axis=planes)
     if recurrence is not None:

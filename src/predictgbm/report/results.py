@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -131,6 +131,14 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """A figure as SVG, and the numbers that it shows, one row per mark."""
+
+    svg: str
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
 class Task:
     """One successful task of the trace; ``model`` is empty unless it ran a model."""
 
@@ -220,7 +228,7 @@ class Results:
         ``software_versions.yml``, ``params.json``, lists of models as YAML (``models.yml``, or any name in a
         folder ``models``), cards of trained models (``card.json``), the QC pictures
         ``sub-<patient>*_desc-qc.png`` with JSON sidecars, and those of what each plan missed,
-        ``sub-<patient>*_missed/<model>.webp``. What is absent is empty.
+        ``sub-<patient>*_desc-missed/<model>.webp``. What is absent is empty.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -235,6 +243,8 @@ class Results:
         self.parameters: dict[str, Any] = self._load("params.json")
         trace = self._find("trace.txt")
         self.tasks = read_trace(trace) if trace else []
+        #: What the report has drawn so far, by name, for :func:`predictgbm.report.figure_files.write`.
+        self.figures: dict[str, Drawn] = {}
 
     def _find(self, name: str) -> Path | None:
         return next((path for path in self._files if path.name == name), None)
@@ -326,11 +336,11 @@ class Results:
 
     @cached_property
     def missed_pictures(self) -> dict[tuple[str, str], Path]:
-        """Pictures of what a plan missed, ``sub-<patient>*_missed/<model>.webp``, by (sub-<patient>, model)."""
+        """Pictures of what a plan missed, ``sub-<patient>*_desc-missed/<model>.webp``, by (sub-<patient>, model)."""
         return {
             (path.parent.name.split("_")[0], path.stem): path
             for path in self._files
-            if path.suffix == ".webp" and path.parent.name.endswith("_missed")
+            if path.suffix == ".webp" and path.parent.name.endswith("_desc-missed")
         }
 
     @cached_property
