@@ -22,12 +22,17 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from test_dose_report import record as dose_record
+from test_given_dose import given as given_entry
+from test_given_dose import record as given_record
 
-from predictgbm.quality import TRIAL
+from predictgbm.guidelines.presets import GUIDELINES
+from predictgbm.quality import STAGES, TRIAL
 from predictgbm.report import figures, gallery, robustness, worst
 from predictgbm.report.formatting import duration, memory, number, p_value, table
 from predictgbm.report.methods import Reference, References, methods_text, verdict
@@ -41,6 +46,11 @@ from predictgbm.report.results import (
     read_trace,
 )
 from predictgbm.statistics.benchmark import make_tables
+from predictgbm.statistics.dose import dose_tables
+from predictgbm.statistics.given_dose import given_dose_tables
+from predictgbm.statistics.guidelines import guideline_comparisons, guideline_rows
+from predictgbm.statistics.reliability import calibration_tables
+from predictgbm.tables import build as build_table
 
 ROOT = Path(__file__).resolve().parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -483,6 +493,102 @@ FIGURES = {
 def published(run: Path) -> Path:
     """Return the folder of figures that the report of a run left."""
     return next((run.parent / "work").glob("*/*/figures"))
+
+
+PATIENTS, MODELS = 243, 12
+
+
+def enlarged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Repeat the rows of a table until they are of 243 patients and 12 models, the standard plan among them."""
+    for column, wanted in (("patient", PATIENTS), ("model", MODELS - 1)):
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            groups.setdefault(str(row.get(column) or ""), []).append(row)
+        kept = ("", "soc", "guideline") if column == "model" else ("",)
+        fixed = [row for name in kept for row in groups.pop(name, [])]
+        sources = list(groups.values())
+        rows = fixed
+        for place in range(wanted if sources else 0):
+            name = f"{column} {place + 1:03d}"
+            rows += [{**row, column: name} for row in sources[place % len(sources)]]
+    return rows
+
+
+def sections_of(results: Results) -> dict[str, int]:
+    """Return how many bytes each section takes that the report would have."""
+    import multiqc  # noqa: F401  # first, as it loads the module itself
+
+    from predictgbm.report.multiqc_module import SECTIONS
+
+    made = {anchor: write(results) for _, anchor, write in SECTIONS}
+    return {name: len("".join(content).encode()) for name, content in made.items() if content}
+
+
+def test_report_of_a_large_cohort_is_below_15_mb(run: Path, report: str) -> None:
+    small = Results(run)
+    base = len(report.encode()) - sum(sections_of(small).values())
+    assert base > 1e6
+    large = Results(run)
+    patients = [f"P{i:02d}" for i in range(1, 7)]
+    doses = [dose_record(i, model) for i in range(6) for model in ("soc", "mine")]
+    cohort = pd.Series({row["patient"]: "A" for row in doses})
+    made = dose_tables(doses, cohort, "soc", 20, 1) | calibration_tables(doses, cohort, 1)
+    lesions = [
+        {"patient": patient, "model": "soc", "lesion": lesion, "volume_ml": 2.0, "pattern": "central"}
+        for patient in patients
+        for lesion in (1, 2)
+    ]
+    made |= given_dose_tables(
+        [given_entry(i) for i in range(1, 7)],
+        [given_record(i, "soc") for i in range(1, 7)],
+        build_table("lesions", lesions),
+        pd.Series(dict.fromkeys(patients, "A")),
+        *("soc", 20, 1),
+    )
+    compared = [
+        {
+            "patient": f"{i:03d}",
+            "model": model,
+            "guidelines": [
+                {"guideline": name, "plan_ml": 100.0}
+                | {
+                    f"{whose}coverage_{part}": 0.1 * i
+                    for whose in ("", "guideline_")
+                    for part in ("enhancing", "core")
+                }
+                for name in GUIDELINES
+            ],
+        }
+        for i in range(6)
+        for model in ("soc", "mine")
+    ]
+    made["guidelines"] = build_table("guidelines", guideline_rows(compared))
+    made["guideline_comparisons"] = build_table(
+        "guideline_comparisons", guideline_comparisons(made["guidelines"])
+    )
+    for name, frame in made.items():
+        frame.to_csv(run.parent / f"{name}.csv", index=False)
+        large.tables[name] = read_table(run.parent / f"{name}.csv")
+    large.parameters["atlas_transform"] = "affine"
+    # Of each exam twenty measures by step, one of them outside of its range.
+    large.tables["quality"] = [
+        {"patient": "001", "session": session, "stage": stage, "measure": f"measure {i}", "value": 0.5}
+        | {"meaning": f"what measure {i} means, in a line", "expected": "0.9 or more", "flagged": i == 0}
+        for session in ("pre", "post")
+        for stage in STAGES
+        for i in range(20)
+    ]
+    by_patient = ("metrics", "lesions", "cohort", "failures", "causes", "recurrence_patterns", "quality")
+    by_model = ("curve_summary", "volume_saved", "coverage_by_pattern", "cause_frequencies", "guarantee")
+    for name in (*by_patient, *by_model, "summary", "comparisons", "correlations", *made):
+        large.tables[name] = enlarged(large.tables[name])
+    pictures = gallery.PATIENT_BYTES + gallery.STEP_BYTES + gallery.MISSED_BYTES
+    large.pictures, large.missed_pictures, large.tasks = [], {}, []
+    sizes = sections_of(large)
+    assert len(large.models) == MODELS
+    assert len(large.tables["metrics"]) > 0.9 * PATIENTS * MODELS
+    assert {"quality", "guidelines", "calibration", "given_dose", "dose", "worst", "curve"} <= sizes.keys()
+    assert base + sum(sizes.values()) + pictures < 15e6, (base, sizes, pictures)
 
 
 def test_each_figure_is_saved_and_leads_to_its_numbers(run: Path, report: str) -> None:

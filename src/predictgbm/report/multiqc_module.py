@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from html import escape
 from importlib.resources import files
 from itertools import pairwise
@@ -106,28 +107,8 @@ class MultiqcModule(BaseMultiqcModule):
         config.title = f"{'SIMULATED DATA: ' if results.simulated else ''}{escape(title)}"
         config.intro_text = introduction(results)
 
-        self.section("Coverage of the recurrence", "headline", headline(results))
-        self.section("Patients", "cohort", cohort(results))
-        self.section("Coverage patient by patient", "patients", paired(results))
-        self.section("Coverage at other plan volumes", "curve", curve.section(results))
-        self.section("Plans with a guarantee", "guarantee", guarantee(results))
-        self.section("Within the barriers of guidelines", "guidelines", guidelines.section(results))
-        self.section("Ranking", "ranking", ranking.section(results))
-        self.section("Dose", "dose", dose.section(results))
-        self.section("Dose that was given", "given_dose", given_dose.section(results))
-        self.section("Calibration of probabilities", "calibration", reliability.section(results))
-        self.section("Where recurrence was far away", "distance", distance(results))
-        self.section("Where it came back", "recurrence", recurrence.section(results))
-        self.section("Worst patients of each model", "worst", worst.section(results))
-        self.section("Robustness", "robustness", robustness.section(results))
-        self.section("Other choices in the evaluation", "sensitivity", sensitivity.section(results))
-        self.section("Time and memory", "resources", resources(results))
-        self.section("Trained networks", "networks", networks.section(results))
-        self.section("Failures and exclusions", "failures", failures(results))
-        self.section("Quality of the raw exams' processing", "quality", quality(results))
-        self.section("Pictures to check", "gallery", pictures(results))
-        self.section("Methods text", "methods", methods_section(results))
-        self.section("Software versions", "versions", versions(results))
+        for name, anchor, write in SECTIONS:
+            self.section(name, anchor, write(results))
         figure_files.write(results, Path(config.output_dir) / "figures")
         log.info(
             "%s, %s", count(len(results.tables["cohort"]), "patient"), count(len(results.models), "model")
@@ -794,3 +775,30 @@ def versions(results: Results) -> tuple[str, str] | None:
         "Each line is a piece of software with the version that ran; a tool on two lines ran in two versions."
     )
     return how, table(["Software", "Version", "Used by"], rows, range(3))
+
+
+#: Title, anchor and content of each section, in the order in which a reader asks.
+SECTIONS: tuple[tuple[str, str, Callable[[Results], tuple[str, str] | None]], ...] = (
+    ("Coverage of the recurrence", "headline", headline),
+    ("Patients", "cohort", cohort),
+    ("Coverage patient by patient", "patients", paired),
+    ("Coverage at other plan volumes", "curve", curve.section),
+    ("Plans with a guarantee", "guarantee", guarantee),
+    ("Within the barriers of guidelines", "guidelines", guidelines.section),
+    ("Ranking", "ranking", ranking.section),
+    ("Dose", "dose", dose.section),
+    ("Dose that was given", "given_dose", given_dose.section),
+    ("Calibration of probabilities", "calibration", reliability.section),
+    ("Where recurrence was far away", "distance", distance),
+    ("Where it came back", "recurrence", recurrence.section),
+    ("Worst patients of each model", "worst", worst.section),
+    ("Robustness", "robustness", robustness.section),
+    ("Other choices in the evaluation", "sensitivity", sensitivity.section),
+    ("Time and memory", "resources", resources),
+    ("Trained networks", "networks", networks.section),
+    ("Failures and exclusions", "failures", failures),
+    ("Quality of the raw exams' processing", "quality", quality),
+    ("Pictures to check", "gallery", pictures),
+    ("Methods text", "methods", methods_section),
+    ("Software versions", "versions", versions),
+)
