@@ -9,8 +9,8 @@ from html import escape
 from predictgbm.report.results import Drawn, Results, Row, subject
 
 MISSING = "–"
-#: Where the viewer pages, the tables and the figures are, seen from the report.
-VIEWER, TABLES_PLACE, FIGURES_PLACE = "../viewer", "../tables", "../figures"
+#: Where viewer pages, tables, figures and pictures are, seen from the report.
+VIEWER, TABLES_PLACE, FIGURES_PLACE, PICTURES_PLACE = "../viewer", "../tables", "../figures", "../qc"
 
 
 class Html(str):

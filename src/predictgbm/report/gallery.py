@@ -11,7 +11,7 @@ from PIL import Image
 
 #: The pictures of a report stay below these many bytes: one of each patient, those of the steps from raw exams to
 #: labels together, and those of what plans missed. The rest of 15 MB is for MultiQC, tables and figures.
-PATIENT_BYTES, STEP_BYTES, MISSED_BYTES = 3_500_000, 2_000_000, 2_500_000
+PATIENT_BYTES, STEP_BYTES, MISSED_BYTES = 4_500_000, 2_000_000, 2_500_000
 WIDTHS = (1400, 1100, 900, 700, 550, 420, 320)
 QUALITY = 82
 

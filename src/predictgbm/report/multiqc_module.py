@@ -39,6 +39,7 @@ from predictgbm.report import (
 from predictgbm.report.figures import Pair, Panel, Point
 from predictgbm.report.formatting import (
     MISSING,
+    PICTURES_PLACE,
     Html,
     count,
     details,
@@ -655,7 +656,8 @@ def pictures(results: Results) -> tuple[str, str] | None:
     for shot, uri in zip(shots, gallery.embed([shot.path for shot in shots]), strict=True):
         label = escape(shot.path.name.removesuffix("_desc-qc.png"))
         own = "" if shared else f"<br>{escape(shot.caption)}"
-        link = f" {viewer_link(shot.patient, 'open in the viewer')}{own}"
+        whole = Html(f'<a href="{PICTURES_PLACE}/{escape(shot.path.name)}" target="_blank">full size</a>')
+        link = f" {whole} · {viewer_link(shot.patient, 'open in the viewer')}{own}"
         cards.append(gallery.card(label, uri, link, escape(gallery.anchor(shot.patient))))
     content = f'<p class="gbm-caption">{escape(shared)}</p>' if shared else ""
     content += f'<div class="gbm-gallery">{"".join(cards)}</div>' if cards else ""
