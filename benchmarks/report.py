@@ -84,6 +84,10 @@ def enlarge(results: Path, folder: Path, patients: int, models: list[str]) -> No
             record = moved(records[source][own[j % len(own)]], rng.uniform(-JITTER, JITTER))
             text = json.dumps({**record, "patient": patient, "model": model})
             (folder / "metrics" / f"{patient}_{model}_metrics.json").write_text(text)
+            missed = folder / "pictures" / f"sub-{patient}_ses-pre_desc-missed" / f"{model}.webp"
+            missed.parent.mkdir(exist_ok=True)
+            drawn = f"sub-{source}_*_desc-missed/{own[j % len(own)]}.webp"
+            shutil.copy(next((results / "qc").glob(drawn)), missed)
         picture = folder / "pictures" / f"sub-{patient}_ses-pre_desc-qc"
         shutil.copy(next((results / "qc").glob(f"sub-{source}_*desc-qc.png")), picture.with_suffix(".png"))
         picture.with_suffix(".json").write_text(json.dumps({"caption": f"Patient {patient}"}))
@@ -122,7 +126,9 @@ def opened(report: Path, folder: Path, browser: str) -> Iterator[float]:
     copy.write_text(
         f"{page}<script>addEventListener('load', () => {note})</script></body>{end}", encoding="utf-8"
     )
-    options = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom")
+    quiet = ("background-networking", "component-update", "sync", "quic")
+    options = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--dump-dom")
+    options += tuple(f"--disable-{part}" for part in quiet)
     for _ in range(3):
         command = [browser, *options, f"--user-data-dir={folder / 'profile'}", copy.as_uri()]
         dom = subprocess.run(command, capture_output=True, text=True, check=True).stdout

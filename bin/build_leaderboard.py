@@ -144,6 +144,7 @@ def build(args: argparse.Namespace, site: Path) -> tuple[int, int]:
         trial_exams,
         without_paths,
     )
+    from predictgbm.report import figure_files
     from predictgbm.report.results import Results
     from predictgbm.statistics.benchmark import make_tables
 
@@ -236,6 +237,7 @@ def build(args: argparse.Namespace, site: Path) -> tuple[int, int]:
     for name, content in pages.pages(results, rows, facts).items():
         (site / name).parent.mkdir(exist_ok=True)
         (site / name).write_text(content, encoding="utf-8")
+    figure_files.write(results, site / pages.FIGURES)
     files = [path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()]
     write_json(site / MARK, about | {"models": rows, "files": sorted([*files, MARK.as_posix()])})
     return len(rows), len(patients)

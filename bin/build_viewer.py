@@ -13,7 +13,8 @@ import numpy as np
 from predictgbm.exam import Exam, model_name
 from predictgbm.images import Image, ImageError, conform, read_image
 from predictgbm.labels import CORE, RECURRENCE, Tumor, region
-from predictgbm.report.colours import LABEL_COLOURS, PLAN_COLOURS, RECURRENCE_COLOUR, STANDARD_PLAN_COLOUR
+from predictgbm.report.colours import LABEL_COLOURS, RECURRENCE_COLOUR, model_places, plan_colour
+from predictgbm.report.results import read_models
 from predictgbm.report.viewer import Layer, build_page
 
 CONTRASTS = {
@@ -43,6 +44,9 @@ def main() -> None:
         help="standard deviations of maps *_model-<name>_spread.nii.gz",
     )
     parser.add_argument("--recurrence", type=Path, help="follow-up labels in the space of the exam")
+    parser.add_argument(
+        "--models", type=Path, nargs="*", default=[], help="lists of models; their order gives the colours"
+    )
     parser.add_argument("--niivue", type=Path, required=True, help="NiiVue library, UMD build")
     parser.add_argument("--out", type=Path, required=True, help="HTML page to write")
     args = parser.parse_args()
@@ -74,9 +78,10 @@ def main() -> None:
             {int(label): label.name.lower() for label in Tumor},
         )
     )
-    for index, path in enumerate(sorted(args.plans, key=lambda path: (model_name(path) != "soc", path))):
-        name = model_name(path)
-        colour = STANDARD_PLAN_COLOUR if name == "soc" else PLAN_COLOURS[index % len(PLAN_COLOURS)]
+    plans = {model_name(path): path for path in sorted(args.plans)}
+    places = model_places([*read_models(args.models), *plans])
+    for name, path in sorted(plans.items(), key=lambda item: item[0] != "soc"):
+        colour = plan_colour(name, places)
         layers.append(
             Layer(
                 name, "Plan", conform(read_image(path, np.uint8), reference), {1: colour}, shown=name == "soc"

@@ -31,7 +31,8 @@ from predictgbm.labels import CORE, Tumor, region
 from predictgbm.plan_inputs import read_labels, read_mask
 from predictgbm.planning import MARGIN_MM, soc_mask
 from predictgbm.registration.transforms import read_matrix
-from predictgbm.report.colours import LABEL_COLOURS, PLAN_COLOURS, STANDARD_PLAN_COLOUR
+from predictgbm.report.colours import LABEL_COLOURS, STANDARD_PLAN_COLOUR, model_places, plan_colour
+from predictgbm.report.results import read_models
 
 FORMATS = ("rtstruct", "seg", "nifti")
 #: The model whose plan is the standard one.
@@ -46,6 +47,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--plans", type=Path, nargs="+", required=True, help="plans *_model-<name>_*.nii.gz, one file a model"
+    )
+    parser.add_argument(
+        "--models", type=Path, nargs="*", default=[], help="lists of models; their order gives the colours"
     )
     parser.add_argument("--tumor-seg", type=Path, required=True, help="canonical tumour labels (NIfTI)")
     parser.add_argument("--brain-mask", type=Path, required=True, help="brain mask (NIfTI)")
@@ -105,10 +109,10 @@ def read_regions(args: argparse.Namespace) -> tuple[list[Region], Image]:
         raise ImageError(
             f"--plans: {len(args.plans)} files of {len(plans)} models; give one plan of each model"
         )
-    for index, name in enumerate(sorted(plans.keys() - {STANDARD})):
+    places = model_places([*read_models(args.models), *sorted(plans)])
+    for name in sorted(plans.keys() - {STANDARD}):
         text = f"Plan of the model {name}, of the volume of the standard plan."
-        colour = PLAN_COLOURS[index % len(PLAN_COLOURS)]
-        regions.append(Region(name, text, "model", colour, read_mask(plans[name], grid)))
+        regions.append(Region(name, text, "model", plan_colour(name, places), read_mask(plans[name], grid)))
     return regions, grid
 
 

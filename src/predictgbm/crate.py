@@ -32,6 +32,7 @@ VIEWER, PICTURES = OF_PATIENTS = ("viewer/", "qc/")
 #: What a run leaves beside its tables, as in docs/output.md. Folders end in a slash.
 OUTPUTS = {
     "multiqc/multiqc_report.html": ("Report", "Report of the run: coverage of each model and its tests"),
+    "figures/": ("Figures", "Each figure of the report as SVG, and its numbers as CSV"),
     "tables/data_dictionary.csv": ("Data dictionary", "Type, unit and meaning of each column of each table"),
     "tables/statistics.json": (
         "Statistics",

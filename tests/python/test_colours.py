@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from numpy.typing import NDArray
 
 from predictgbm.labels import Tumor
-from predictgbm.report.colours import LABEL_COLOURS, PLAN_COLOURS, RECURRENCE_COLOUR, STANDARD_PLAN_COLOUR
+from predictgbm.report.colours import (
+    LABEL_COLOURS,
+    MODEL_COLOURS,
+    RECURRENCE_COLOUR,
+    REFERENCE_COLOUR,
+    STANDARD_PLAN_COLOUR,
+    hexadecimal,
+    model_places,
+    plan_colour,
+)
+from predictgbm.report.results import Results, read_models
 
 #: What is seen of linear red, green and blue, severity 1 of Machado et al. 2009, doi:10.1109/TVCG.2009.113.
 VISIONS = {
@@ -46,8 +58,22 @@ def seen(colour: tuple[int, int, int], vision: str) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("vision", VISIONS)
 def test_twelve_plans_core_standard_plan_and_recurrence_differ(vision: str) -> None:
-    assert len(PLAN_COLOURS) >= 12
-    others = (LABEL_COLOURS[Tumor.NECROSIS], STANDARD_PLAN_COLOUR, RECURRENCE_COLOUR)
-    colours = [seen(colour, vision) for colour in (*PLAN_COLOURS, *others)]
+    assert len(MODEL_COLOURS) == 12
+    others = (LABEL_COLOURS[Tumor.NECROSIS], STANDARD_PLAN_COLOUR, RECURRENCE_COLOUR, REFERENCE_COLOUR)
+    colours = [seen(colour, vision) for colour in (*MODEL_COLOURS, *others)]
     # 2.3 is a just noticeable difference.
     assert min(np.linalg.norm(a - b) for a, b in combinations(colours, 2)) > 15
+
+
+def test_a_model_has_one_colour_in_report_viewer_and_export(tmp_path: Path) -> None:
+    listed = [*(f"m{i}" for i in range(6)), "soc", *(f"m{i}" for i in range(6, 12))]
+    path = tmp_path / "models" / "models.yml"
+    path.parent.mkdir()
+    path.write_text(yaml.safe_dump({"models": [{"name": name} for name in listed]}))
+    styles = Results(tmp_path).styles
+    # A page of a patient who has only some of the models.
+    places = model_places([*read_models([path]), "m9", "m2", "soc"])
+    for name in ("m9", "m2", "m11"):
+        assert styles[name].color == hexadecimal(plan_colour(name, places))
+    assert len({style.color for style in styles.values()}) == 13
+    assert {style.dash for name, style in styles.items() if name != "soc"} == {"solid"}

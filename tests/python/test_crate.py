@@ -83,7 +83,11 @@ def test_files_are_described_as_the_tables_are(graph: Graph) -> None:
     assert parts["tables/metrics.csv"]["description"] == TABLES["metrics"].description
     assert parts["tables/metrics.csv"]["encodingFormat"] == "text/csv"
     assert "tables/foreign.csv" not in parts
-    assert {name for name, part in parts.items() if part["@type"] == "Dataset"} == {"viewer/", "qc/"}
+    assert {name for name, part in parts.items() if part["@type"] == "Dataset"} == {
+        "figures/",
+        "viewer/",
+        "qc/",
+    }
 
 
 def test_nothing_tells_of_machines_and_people(graph: Graph) -> None:

@@ -257,6 +257,10 @@ def test_the_site_asks_nothing_of_other_hosts_and_all_links_lead_somewhere(site:
         ]:
             assert (path.parent / target).is_file(), (path, target)
         assert not re.search(r"@import|url\(|<script>", text)
+    drawn = {path.stem for path in (site / "figures").glob("*.svg")}
+    assert {"patients_by_coverage_soc", "coverage_by_patient_loti"} <= drawn
+    shown = re.findall(r'data-name="(\w+)" data-kind="svg"', "".join(pages(site).values()))
+    assert sorted(shown) == sorted(drawn)
     for asset in (site / "assets").iterdir():
         assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttpRequest", asset.read_text())
 
@@ -348,6 +352,7 @@ def test_single_patients_can_be_left_out(tmp_path: Path) -> None:
     model = (tmp_path / "site" / "models" / "loti.html").read_text("utf-8")
     assert "each line is a patient" not in model
     assert "Patients by coverage" in model
+    assert not list((tmp_path / "site" / "figures").glob("coverage_by_patient_*"))
     assert "are not published" in (tmp_path / "site" / "index.html").read_text("utf-8")
     # Nor does a data set show by what is left without it.
     left_out = {row["left_out"] for row in read(data / "leave_one_dataset_out.csv")}

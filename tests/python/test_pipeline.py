@@ -135,9 +135,11 @@ def test_results_are_described_for_those_who_publish_them(benchmark: Path) -> No
         assert sidecar["SpatialReference"] == "https://doi.org/10.1002/hbm.20906"
         assert list(results.glob(f"sub-*/ses-*/anat/*_space-SRI24_*{suffix}.nii.gz"))
     report = (results / "multiqc" / "multiqc_report.html").read_text(encoding="utf-8")
-    tables = set(re.findall(r'href="\.\./(tables/[^"]+)"', report))
-    assert "tables/metrics.csv" in tables
-    assert [table for table in tables if not (results / table).is_file()] == []
+    linked = set(re.findall(r'href="\.\./((?:tables|figures)/[^"]+)"', report))
+    assert {"tables/metrics.csv", "figures/coverage_by_volume.csv"} <= linked
+    assert [name for name in linked if not (results / name).is_file()] == []
+    evaluated = sum(row["status"] == "evaluated" for row in rows(results / "tables" / "cohort.csv"))
+    assert report.count('alt="what the plan missed') == len(MODELS) * (evaluated // 2)
 
 
 def bids_errors(folder: Path) -> list[tuple[str, str]]:

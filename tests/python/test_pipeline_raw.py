@@ -277,7 +277,9 @@ def test_other_choices_in_the_evaluation_are_looked_at(result: tuple[Path, list[
 def test_every_step_leaves_a_picture_and_numbers(result: tuple[Path, list[str]]) -> None:
     results = result[0] / "results"
     steps = {"conversion", "brain", "alignment", "tumor", "registration"}
-    pictures = {path.name.split("_desc-")[1].removesuffix("_qc.png") for path in results.glob("qc/sub-001_*")}
+    pictures = {
+        path.name.split("_desc-")[1].removesuffix("_qc.png") for path in results.glob("qc/sub-001_*.png")
+    }
     assert steps <= pictures
     measured = {row["stage"] for row in rows(results / "tables" / "quality.csv") if row["patient"] == "001"}
     assert len(measured) >= len(steps)

@@ -22,12 +22,17 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from test_dose_report import record as dose_record
+from test_given_dose import given as given_entry
+from test_given_dose import record as given_record
 
-from predictgbm.quality import TRIAL
+from predictgbm.guidelines.presets import GUIDELINES
+from predictgbm.quality import STAGES, TRIAL
 from predictgbm.report import figures, gallery, robustness, worst
 from predictgbm.report.formatting import duration, memory, number, p_value, table
 from predictgbm.report.methods import Reference, References, methods_text, verdict
@@ -41,6 +46,11 @@ from predictgbm.report.results import (
     read_trace,
 )
 from predictgbm.statistics.benchmark import make_tables
+from predictgbm.statistics.dose import dose_tables
+from predictgbm.statistics.given_dose import given_dose_tables
+from predictgbm.statistics.guidelines import guideline_comparisons, guideline_rows
+from predictgbm.statistics.reliability import calibration_tables
+from predictgbm.tables import build as build_table
 
 ROOT = Path(__file__).resolve().parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -362,6 +372,11 @@ def write_pictures(folder: Path, patients: list[str], rng: np.random.Generator) 
         stem.with_suffix(".json").write_text(
             json.dumps({"caption": f"Patient {patient}: <b>labels</b> follow the tumour."})
         )
+        missed = folder / f"sub-{patient}_ses-pre_desc-missed"
+        missed.mkdir()
+        for model in GAIN:
+            small = rng.integers(0, 255, (26, 38, 3), np.uint8)
+            Image.fromarray(small).resize((380, 260)).save(missed / f"{model}.webp")
 
 
 class Page(HTMLParser):
@@ -463,15 +478,166 @@ def test_report_needs_no_network_and_tells_no_paths(report: str, page: Page, run
     assert len(report.encode()) < 15e6
 
 
-def test_each_figure_leads_to_the_tables_it_is_drawn_from(run: Path, page: Page) -> None:
-    links = [link for link in page.values("a", "href") if link.startswith("../tables/")]
-    assert {"metrics", "cohort", "rankings", "curve_summary"} <= {Path(link).stem for link in links}
-    assert all((run / link.removeprefix("../")).is_file() for link in links)
+#: The report's figures and the tables each is drawn from; a training has none.
+FIGURES = {
+    "patient_flow": {"cohort"},
+    "coverage_by_patient": {"metrics"},
+    "coverage_by_volume": {"curve_summary", "volume_saved"},
+    "critical_difference_all_patients": {"rankings", "pairwise"},
+    "rank_frequency_all_patients": {"rank_frequencies"},
+    "critical_difference_subset": {"rankings", "pairwise"},
+    "rank_frequency_subset": {"rank_frequencies"},
+    "distance_against_improvement": {"metrics", "correlations"},
+    "coverage_by_pattern": {"coverage_by_pattern"},
+    "training_mine": set(),
+}
+
+
+def published(run: Path) -> Path:
+    """Return the folder of figures that the report of a run left."""
+    return next((run.parent / "work").glob("*/*/figures"))
+
+
+PATIENTS, MODELS = 243, 12
+
+
+def enlarged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Repeat the rows of a table until they are of 243 patients and 12 models, the standard plan among them."""
+    for column, wanted in (("patient", PATIENTS), ("model", MODELS - 1)):
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            groups.setdefault(str(row.get(column) or ""), []).append(row)
+        kept = ("", "soc", "guideline") if column == "model" else ("",)
+        fixed = [row for name in kept for row in groups.pop(name, [])]
+        sources = list(groups.values())
+        rows = fixed
+        for place in range(wanted if sources else 0):
+            name = f"{column} {place + 1:03d}"
+            rows += [{**row, column: name} for row in sources[place % len(sources)]]
+    return rows
+
+
+def sections_of(results: Results) -> dict[str, int]:
+    """Return how many bytes each section takes that the report would have."""
+    import multiqc  # noqa: F401  # first, as it loads the module itself
+
+    from predictgbm.report.multiqc_module import SECTIONS
+
+    made = {anchor: write(results) for _, anchor, write in SECTIONS}
+    return {name: len("".join(content).encode()) for name, content in made.items() if content}
+
+
+def test_report_of_a_large_cohort_is_below_15_mb(run: Path, report: str) -> None:
+    small = Results(run)
+    base = len(report.encode()) - sum(sections_of(small).values())
+    assert base > 1e6
+    large = Results(run)
+    patients = [f"P{i:02d}" for i in range(1, 7)]
+    doses = [dose_record(i, model) for i in range(6) for model in ("soc", "mine")]
+    cohort = pd.Series({row["patient"]: "A" for row in doses})
+    made = dose_tables(doses, cohort, "soc", 20, 1) | calibration_tables(doses, cohort, 1)
+    lesions = [
+        {"patient": patient, "model": "soc", "lesion": lesion, "volume_ml": 2.0, "pattern": "central"}
+        for patient in patients
+        for lesion in (1, 2)
+    ]
+    made |= given_dose_tables(
+        [given_entry(i) for i in range(1, 7)],
+        [given_record(i, "soc") for i in range(1, 7)],
+        build_table("lesions", lesions),
+        pd.Series(dict.fromkeys(patients, "A")),
+        *("soc", 20, 1),
+    )
+    compared = [
+        {
+            "patient": f"{i:03d}",
+            "model": model,
+            "guidelines": [
+                {"guideline": name, "plan_ml": 100.0}
+                | {
+                    f"{whose}coverage_{part}": 0.1 * i
+                    for whose in ("", "guideline_")
+                    for part in ("enhancing", "core")
+                }
+                for name in GUIDELINES
+            ],
+        }
+        for i in range(6)
+        for model in ("soc", "mine")
+    ]
+    made["guidelines"] = build_table("guidelines", guideline_rows(compared))
+    made["guideline_comparisons"] = build_table(
+        "guideline_comparisons", guideline_comparisons(made["guidelines"])
+    )
+    for name, frame in made.items():
+        frame.to_csv(run.parent / f"{name}.csv", index=False)
+        large.tables[name] = read_table(run.parent / f"{name}.csv")
+    large.parameters["atlas_transform"] = "affine"
+    # Of each exam twenty measures by step, one of them outside of its range.
+    large.tables["quality"] = [
+        {"patient": "001", "session": session, "stage": stage, "measure": f"measure {i}", "value": 0.5}
+        | {"meaning": f"what measure {i} means, in a line", "expected": "0.9 or more", "flagged": i == 0}
+        for session in ("pre", "post")
+        for stage in STAGES
+        for i in range(20)
+    ]
+    by_patient = ("metrics", "lesions", "cohort", "failures", "causes", "recurrence_patterns", "quality")
+    by_model = ("curve_summary", "volume_saved", "coverage_by_pattern", "cause_frequencies", "guarantee")
+    for name in (*by_patient, *by_model, "summary", "comparisons", "correlations", *made):
+        large.tables[name] = enlarged(large.tables[name])
+    pictures = gallery.PATIENT_BYTES + gallery.STEP_BYTES + gallery.MISSED_BYTES
+    large.pictures, large.missed_pictures, large.tasks = [], {}, []
+    sizes = sections_of(large)
+    assert len(large.models) == MODELS
+    assert len(large.tables["metrics"]) > 0.9 * PATIENTS * MODELS
+    assert {"quality", "guidelines", "calibration", "given_dose", "dose", "worst", "curve"} <= sizes.keys()
+    assert base + sum(sizes.values()) + pictures < 15e6, (base, sizes, pictures)
+
+
+def test_each_figure_is_saved_and_leads_to_its_numbers(run: Path, report: str) -> None:
+    frames = re.findall(r'<figure class="gbm-frame">.*?</figure>', report, re.DOTALL)
+    assert report.count('class="gbm-figure"') == len(frames)
+    found = {}
+    for frame in frames:
+        saves = set(re.findall(r'data-name="(\w+)" data-kind="(\w+)"', frame))
+        (name,) = {name for name, _ in saves}
+        assert saves == {(name, "svg"), (name, "png")}
+        links = set(re.findall(r'href="\.\./(\w+/\w+\.csv)"', frame))
+        assert f"figures/{name}.csv" in links
+        found[name] = {Path(link).stem for link in links if link.startswith("tables/")}
+        assert all((run / "tables" / f"{table}.csv").is_file() for table in found[name])
+    assert found == FIGURES
+    assert {path.name for path in published(run).iterdir()} == {
+        f"{name}.{kind}" for name in FIGURES for kind in ("svg", "csv")
+    }
+
+
+def test_published_figures_stand_alone_and_their_numbers_are_those_of_the_tables(
+    run: Path, report: str
+) -> None:
+    assert report
+    for path in published(run).glob("*.svg"):
+        ElementTree.fromstring(path.read_text(encoding="utf-8"))
+        assert "SIMULATED DATA" in path.read_text(encoding="utf-8")
+    points = read_table(published(run) / "coverage_by_volume.csv")
+    table = read_table(run / "tables" / "curve_summary.csv")
+    for key, column in (("y", "mean"), ("low", "ci_low"), ("high", "ci_high")):
+        told = {(row["line"], round(row["x"], 6)): row[key] for row in points}
+        expected = {(row["model"], round(100 * row["fraction"], 6)): row[column] for row in table}
+        assert told.keys() == expected.keys()
+        for place, value in expected.items():
+            assert told[place] == (None if value is None else pytest.approx(100 * value))
+    assert any(row["low"] is not None for row in points)
+    pairs = read_table(published(run) / "coverage_by_patient.csv")
+    assert len(pairs) == sum(
+        row["model"] != "soc" and row["coverage_enhancing"] is not None
+        for row in read_table(run / "tables" / "metrics.csv")
+    )
 
 
 def test_every_patient_has_a_picture_and_a_viewer_page(page: Page) -> None:
     pictures = [src for src in page.values("img", "src") if src.startswith("data:image/webp")]
-    assert len(pictures) == 6
+    assert len(pictures) == 6 + 14  # and those of the worst patients of each model
     links = {href for href in page.values("a", "href") if "viewer" in href}
     assert links == {f"../viewer/sub-{i:03d}.html" for i in range(1, 7)}
 
@@ -517,11 +683,13 @@ def test_mark_of_a_mean_lies_in_its_panel_at_its_height() -> None:
     assert len({group[1].get("y1") for group in groups if len(group) > 2}) == 1
 
 
-def test_worst_patients_come_first_and_borrow_their_picture(run: Path, page: Page) -> None:
-    borrowed = page.values("figure", "data-picture")
+def test_worst_patients_come_first_with_what_was_missed(run: Path, page: Page) -> None:
+    missed = [label for label in page.values("img", "alt") if label.startswith("what the plan missed")]
     # The worse half of six patients for four models, of five for LOTI, which failed once.
-    assert len(borrowed) == 4 * 3 + 2
-    assert set(borrowed) <= set(page.values("figure", "id"))
+    assert len(missed) == 4 * 3 + 2
+    linked = {link[1:] for link in page.values("a", "href") if link.startswith("#gbm-picture")}
+    assert linked
+    assert linked <= set(page.values("figure", "id"))
     metrics = read_table(run / "tables" / "metrics.csv")
     own = sorted(
         (row["coverage_enhancing"], row["patient"]) for row in metrics if row["model"] == "fisherkpp"
@@ -683,17 +851,14 @@ def test_browser_draws_the_curve_and_runs_nothing_foreign(report: str, tmp_path:
             opened.terminate()
             opened.wait(30)
     dom = received[-1][1]
-    assert len(re.findall(r'class="legendtext"', dom)) == len(GAIN)
     assert "<title>taken" not in dom
-    # Six pictures of the gallery, and those that the worst patients of each model borrow.
     shown = [src for src in Page(dom).values("img", "src") if src.startswith("data:image/webp")]
-    assert len(shown) == 6 + 14
-    assert len(set(shown)) == 6
+    assert len(shown) == len(set(shown)) == 6 + 14
     assert "x" not in Page(dom).values("img", "src")
     drawn = re.findall(
         r'<figure class="gbm-frame"><svg[^>]* viewBox="0 0 (\d+) (\d+)".*?data-name="(\w+)"', report
     )
-    assert len(drawn) == 8
+    assert len(drawn) == len(FIGURES)
     expected = {f"{name}.png {3 * int(w)} {3 * int(h)}" for w, h, name in drawn}
     assert {text for kind, text in received if kind == "/saved"} == expected
 

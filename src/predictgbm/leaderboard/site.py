@@ -21,10 +21,12 @@ from predictgbm.labels import RECURRENCE
 from predictgbm.report import figures, ranking
 from predictgbm.report.figures import INK, MUTED, Pair, line, svg, text
 from predictgbm.report.formatting import (
+    FIGURES_PLACE,
     MISSING,
     TABLES_PLACE,
     Html,
     count,
+    downloadable,
     duration,
     estimate,
     interval,
@@ -35,7 +37,7 @@ from predictgbm.report.formatting import (
     table,
     with_interval,
 )
-from predictgbm.report.results import REFERENCE, Results, Row, Task
+from predictgbm.report.results import REFERENCE, Results, Row, Task, known
 from predictgbm.statistics.paired import MINIMUM_PATIENTS
 
 #: Tables that are published as they are; of the scores of single patients only :data:`PUBLIC_SCORES`.
@@ -56,6 +58,8 @@ OF_ONE_PATIENT = (
 )
 #: Decimals of all other numbers but p-values: with more, a small cohort's sum follows from those of the others.
 DECIMALS = 4
+#: Folder of the figures as files.
+FIGURES = "figures"
 #: Panel and way to rank of the overall table.
 PANEL, METHOD = "all_patients", "mean_then_rank"
 
@@ -320,8 +324,13 @@ def cohort_tables(results: Results) -> Html:
     return Html("".join(parts))
 
 
-def histogram(fractions: Sequence[float], color: str) -> Html:
-    """Draw how many patients have a coverage in each tenth, the last one including 100 %."""
+def histogram(results: Results, name: str) -> Html:
+    """Draw how many patients have a coverage in each tenth, the last one including 100 %; empty without any."""
+    column = f"coverage_{results.primary}"
+    fractions = known([row for row in results.tables["metrics"] if row["model"] == name], column)
+    if not fractions:
+        return Html("")
+    color = results.styles[name].color
     counts, _ = np.histogram(fractions, bins=10, range=(0, 1))
     left, bottom, wide, tall = 44.0, 176.0, 42.0, 140.0
     top = max(int(counts.max()), 1)
@@ -344,7 +353,12 @@ def histogram(fractions: Sequence[float], color: str) -> Html:
     parts.append(line(left, bottom, left + 10 * wide, bottom, MUTED))
     parts.append(text(left + 5 * wide, bottom + 36, "Coverage of the recurrence, %", 12, "middle", MUTED))
     parts.append(text(left - 8, 22, "Patients", 12, color=MUTED))
-    return Html(svg(left + 10 * wide + 20, bottom + 46, "".join(parts), "Patients by coverage"))
+    drawn = svg(left + 10 * wide + 20, bottom + 46, "".join(parts), "Patients by coverage")
+    rows = [
+        {"from_percent": 10 * place, "to_percent": 10 * place + 10, "patients": n}
+        for place, n in enumerate(counts.tolist())
+    ]
+    return Html(downloadable(results, drawn, rows, f"patients_by_coverage_{name}"))
 
 
 def paired(results: Results, name: str) -> Html:
@@ -359,8 +373,14 @@ def paired(results: Results, name: str) -> Html:
     pairs = [Pair(row["patient"], round(reference, 2), round(own, 2)) for row, reference, own in found]
     note = f"better in {better}, worse in {worse} of {len(pairs)}"
     p = next((row.get("p_adjusted") for row in results.headline if row["model"] == name), None)
-    panel = figures.Panel(style.title, style.color, note, pairs, figures.significance(p))
-    return Html(figures.paired_coverage([panel], "standard"))
+    panels = [figures.Panel(style.title, style.color, note, pairs, figures.significance(p))]
+    drawn = figures.paired_coverage(panels, "standard")
+    rows = figures.panel_rows(panels)
+    return Html(
+        downloadable(results, drawn, rows, f"coverage_by_patient_{name}", "metrics").replace(
+            TABLES_PLACE, "../data"
+        )
+    )
 
 
 def card(name: str, row: Row, facts: Facts) -> list[tuple[str, Html]]:
@@ -419,7 +439,10 @@ def model_table(results: Results, name: str) -> Html:
 
 
 def pages(results: Results, rows: Sequence[Row], facts: Facts) -> dict[str, str]:
-    """Return the files of the site by their name within it, but for the data."""
+    """Return the files of the site by their name within it, but for the data and the figures.
+
+    The figures are then in ``results``, for :func:`predictgbm.report.figure_files.write`.
+    """
     templates = resources.files("predictgbm.report").joinpath("templates")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(templates.joinpath("leaderboard.html.jinja").read_text(encoding="utf-8"))
@@ -436,7 +459,11 @@ def pages(results: Results, rows: Sequence[Row], facts: Facts) -> dict[str, str]
             root="",
             heading=facts.title,
             overall=overall_table(results, rows),
-            ranking=section and (Html(section[0]), Html(section[1].replace(TABLES_PLACE, "data"))),
+            ranking=section
+            and (
+                Html(section[0]),
+                Html(section[1].replace(TABLES_PLACE, "data").replace(FIGURES_PLACE, FIGURES)),
+            ),
             cohorts=cohort_tables(results),
             n_patients=count(len(patients), "simulated patient" if results.simulated else "patient"),
             n_models=count(len(rows), "model"),
@@ -459,17 +486,12 @@ def pages(results: Results, rows: Sequence[Row], facts: Facts) -> dict[str, str]
     }
     for row in rows:
         name = row["model"]
-        fractions = [
-            found[f"coverage_{results.primary}"]
-            for found in results.tables["metrics"]
-            if found["model"] == name and found.get(f"coverage_{results.primary}") is not None
-        ]
         site[f"models/{name}.html"] = page.render(
             root="../",
             heading=row["title"],
             model=row,
             card=card(name, row, facts),
-            histogram=histogram(fractions, results.styles[name].color) if fractions else "",
+            histogram=histogram(results, name),
             paired=paired(results, name) if facts.per_patient != "none" else "",
             by_dataset=model_table(results, name),
             **shared,

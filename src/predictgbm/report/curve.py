@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from html import escape
-from typing import Any
-
-from multiqc.plots import linegraph
+from collections import defaultdict
 
 from predictgbm.report.formatting import (
     MISSING,
-    data_links,
+    downloadable,
     estimate,
     interval,
     model_cell,
@@ -18,7 +15,8 @@ from predictgbm.report.formatting import (
     table,
     with_interval,
 )
-from predictgbm.report.results import Results, ranked
+from predictgbm.report.line_plots import Axis, Curve, line_rows, panels
+from predictgbm.report.results import ModelStyle, Results, Row, ranked
 
 #: Volumes of the plan, over that of the standard plan, whose coverage the table gives.
 VOLUMES = (0.5, 0.75, 1.5)
@@ -30,49 +28,36 @@ def section(results: Results) -> tuple[str, str] | None:
         return None
     how = (
         "Each line shows what share of the recurrence a model would cover if all plans were made smaller "
-        "or larger; higher is better, and the upright line at 100 % is the volume of the standard plan."
+        "or larger; higher is better, and the upright line at 100 % is the volume of the standard plan. Bands are "
+        "95 % intervals of the mean at one volume by itself."
     )
-    data = f'<p class="gbm-note">{data_links("curve_summary", "volume_saved")}</p>'
-    return how, volume_table(results) + data
+    return how, figure(results) + volume_table(results)
 
 
-def plot(results: Results) -> Any:
-    """Return the curves as MultiQC's own line plot; None if there are none."""
-    lines = mean_curves(results)
-    if not lines:
-        return None
-    style = {name: results.styles[name] for name in lines}
-    # Plotly reads tags, and no entity for quotes.
-    titles = {name: escape(style[name].title, quote=False) for name in lines}
-    return linegraph.plot(
-        {titles[name]: line for name, line in lines.items()},
-        pconfig={
-            "id": "predictgbm_curve",
-            "title": "Benchmark: mean coverage at other plan volumes",
-            "xlab": "Volume of the plan, % of the standard plan",
-            "ylab": "Mean coverage of the recurrence, %",
-            "ymin": 0,
-            "ymax": 100,
-            "xmin": 0,
-            "height": 480,
-            "x_lines": [{"value": 100, "color": "#999999", "dash": "dash", "width": 1}],
-            "colors": {titles[name]: style[name].color for name in lines},
-            "dash_styles": {titles[name]: style[name].dash for name in lines},
-            "tt_label": "%{x:.0f} % of the volume: %{y:.1f} %",
-            "style": "lines",
-            "showlegend": True,
-            "smooth_points": None,
-            "series_label": "models",
-        },
-    )
-
-
-def mean_curves(results: Results) -> dict[str, dict[float, float]]:
-    """Return mean coverage in percent by plan volume in percent of the standard plan, by model."""
-    curves: dict[str, dict[float, float]] = {}
+def figure(results: Results) -> str:
+    """Return the mean curves with their intervals."""
+    points: dict[str, list[Row]] = defaultdict(list)
     for row in results.tables["curve_summary"]:
-        curves.setdefault(row["model"], {})[round(100 * row["fraction"], 3)] = 100 * row["mean"]
-    return {name: dict(sorted(curves[name].items())) for name in results.models if name in curves}
+        points[row["model"]].append(row)
+    curves = [curve(results.styles[name], points[name]) for name in results.models if name in points]
+    largest = max(x for line in curves for x, _ in line.points)
+    drawn = [("Mean over the patients", curves)]
+    axes = Axis("Volume of the plan, % of the standard plan", 0, largest), Axis("Coverage, %", 0, 100)
+    return downloadable(
+        results,
+        panels(drawn, *axes, width=620, upright=100),
+        line_rows(drawn),
+        "coverage_by_volume",
+        *("curve_summary", "volume_saved"),
+    )
+
+
+def curve(style: ModelStyle, found: list[Row]) -> Curve:
+    """Return the line of one model in percent, with its band where there are enough patients."""
+    found = sorted(found, key=lambda row: row["fraction"])
+    band = [(100 * row["ci_low"], 100 * row["ci_high"]) for row in found if row.get("ci_low") is not None]
+    points = [(100 * row["fraction"], 100 * row["mean"]) for row in found]
+    return Curve(style, points, band if len(band) == len(points) else ())
 
 
 def volume_table(results: Results) -> str:

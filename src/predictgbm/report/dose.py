@@ -17,7 +17,7 @@ from predictgbm.report.formatting import (
     table,
     with_interval,
 )
-from predictgbm.report.line_plots import Axis, Curve, panels
+from predictgbm.report.line_plots import Axis, Curve, line_rows, panels
 from predictgbm.report.results import REFERENCE, ModelStyle, Results, Row
 
 #: Highest dose that histograms show, in parts of the prescription: 80 Gy of 60.
@@ -97,7 +97,11 @@ def histograms(results: Results) -> str:
     styles = [(name, results.styles[name]) for name in results.models]
     axis = dose_axis(prescription(results).dose_gy)
     drawn = structure_panels(results.tables["dvh"], "model", styles, STRUCTURES, axis)
-    return downloadable(panels(drawn, axis, VOLUME), "dose_volume_histograms", "dvh") if drawn else ""
+    if not drawn:
+        return ""
+    return downloadable(
+        results, panels(drawn, axis, VOLUME), line_rows(drawn), "dose_volume_histograms", "dvh"
+    )
 
 
 def dose_axis(prescribed_gy: float) -> Axis:

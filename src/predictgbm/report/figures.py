@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from itertools import pairwise
 
 import numpy as np
 
-from predictgbm.report.results import PALETTE, REFERENCE_COLOR
+from predictgbm.report.results import REFERENCE_COLOR
 
 INK, MUTED, GRID = "#222222", "#666666", "#DDDDDD"
-BETTER, WORSE = PALETTE[0], PALETTE[1]
+#: Blue and orange of the palette of Okabe and Ito.
+BETTER, WORSE = "#0072B2", "#D55E00"
 #: What the marks of :func:`significance` mean.
 SIGNIFICANCE = (
     "* p < 0.05, ** p < 0.01, *** p < 0.001, n.s. p ≥ 0.05: signed-rank test against the standard plan, p adjusted by "
@@ -78,6 +79,11 @@ class Setting:
     ranks: Sequence[int | None]
     gains: Sequence[float | None]
     tau: float | None
+
+
+def panel_rows(panels: Sequence[Panel]) -> list[dict[str, object]]:
+    """Return the patients of all panels for a table."""
+    return [{"model": panel.title, **asdict(value)} for panel in panels for value in panel.values]
 
 
 def text(

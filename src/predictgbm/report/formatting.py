@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from predictgbm.report.results import Results, Row, subject
+from predictgbm.report.results import Drawn, Results, Row, subject
 
 MISSING = "–"
-#: Where the viewer pages and the tables are, seen from the report.
-VIEWER, TABLES_PLACE = "../viewer", "../tables"
+#: Where viewer pages, tables, figures and pictures are, seen from the report.
+VIEWER, TABLES_PLACE, FIGURES_PLACE, PICTURES_PLACE = "../viewer", "../tables", "../figures", "../qc"
 
 
 class Html(str):
@@ -149,18 +149,24 @@ def with_interval(value: str, limits: str) -> Html:
     return Html(f'{value} <span class="gbm-interval">[{limits}]</span>' if limits else value)
 
 
-def downloadable(svg: str, name: str, *tables: str) -> str:
-    """Put a figure in a frame with links that save it, and links to the tables it is drawn from."""
+def downloadable(results: Results, svg: str, rows: Sequence[Row], name: str, *tables: str) -> str:
+    """Put a figure in a frame with links that save it, and links to its numbers and the tables it is drawn from.
+
+    The figure is kept in ``results``, to be published as a file.
+    """
+    results.figures[name] = Drawn(svg, rows)
     links = "".join(
         f'<a href="#" class="gbm-save" data-name="{name}" data-kind="{kind}">{kind.upper()}</a> '
         for kind in ("svg", "png")
     )
-    return f'<figure class="gbm-frame">{svg}<figcaption>Save as {links}{data_links(*tables)}</figcaption></figure>'
+    caption = f"Save as {links}{data_links(name, *tables)}"
+    return f'<figure class="gbm-frame">{svg}<figcaption>{caption}</figcaption></figure>'
 
 
-def data_links(*tables: str) -> str:
-    """Return links to tables of the run as CSV."""
-    links = [f'<a href="{TABLES_PLACE}/{name}.csv" download>{name}</a>' for name in tables]
+def data_links(figure: str, *tables: str) -> str:
+    """Return links to the numbers of a figure and to tables of the run, as CSV."""
+    links = [f'<a href="{FIGURES_PLACE}/{figure}.csv" download>this figure</a>']
+    links += [f'<a href="{TABLES_PLACE}/{name}.csv" download>{name}</a>' for name in tables]
     return f'<span class="gbm-data">Data as CSV: {", ".join(links)}</span>'
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
-#: All pictures of a report together stay below this many bytes.
-BUDGET_BYTES = 8_000_000
+#: The pictures of a report stay below these many bytes: one of each patient, those of the steps from raw exams to
+#: labels together, and those of what plans missed. The rest of 15 MB is for MultiQC, tables and figures.
+PATIENT_BYTES, STEP_BYTES, MISSED_BYTES = 4_500_000, 2_000_000, 2_500_000
 WIDTHS = (1400, 1100, 900, 700, 550, 420, 320)
 QUALITY = 82
 
@@ -28,7 +29,7 @@ def encode(path: Path, width: int) -> bytes:
         return buffer.getvalue()
 
 
-def fitting_width(paths: Sequence[Path], budget: int = BUDGET_BYTES) -> int:
+def fitting_width(paths: Sequence[Path], budget: int = PATIENT_BYTES) -> int:
     """Return the largest of :data:`WIDTHS` at which the pictures fit the budget, judged by a few of them."""
     step = max(1, len(paths) // 4)
     sample = list(paths)[::step][:4]
@@ -40,7 +41,7 @@ def fitting_width(paths: Sequence[Path], budget: int = BUDGET_BYTES) -> int:
     return WIDTHS[-1]
 
 
-def embed(paths: Sequence[Path], budget: int = BUDGET_BYTES) -> list[str | None]:
+def embed(paths: Sequence[Path], budget: int = PATIENT_BYTES) -> list[str | None]:
     """Return each picture as a data URI; None for the unreadable and for what the budget cannot hold."""
     if not paths:
         return []
@@ -70,10 +71,15 @@ def anchor(patient: str) -> str:
     return f"gbm-picture-{patient}"
 
 
+def image(uri: str, label: str) -> str:
+    """Return an embedded picture, which the browser decodes when it comes into sight; the label is escaped already."""
+    return f'<img src="{uri}" alt="{label}" loading="lazy" decoding="async">'
+
+
 def card(label: str, uri: str | None, text: str = "", name: str = "") -> str:
     """Return one picture of a gallery with its label; label, name and the HTML that follows are escaped already."""
-    image = '<p class="gbm-note">Left out to keep this page small; see the published files.</p>'
+    shown = '<p class="gbm-note">Left out to keep this page small; see the published files.</p>'
     if uri:
-        image = f'<img src="{uri}" alt="{label}" loading="lazy" decoding="async">'
+        shown = image(uri, label)
     own = f' id="{name}"' if name else ""
-    return f'<figure class="gbm-card"{own}>{image}<figcaption><b>{label}</b>{text}</figcaption></figure>'
+    return f'<figure class="gbm-card"{own}>{shown}<figcaption><b>{label}</b>{text}</figcaption></figure>'

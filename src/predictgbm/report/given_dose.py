@@ -23,7 +23,7 @@ from predictgbm.report.formatting import (
     table,
     with_interval,
 )
-from predictgbm.report.line_plots import panels
+from predictgbm.report.line_plots import line_rows, panels
 from predictgbm.report.results import PALETTE, REFERENCE_COLOR, ModelStyle, Results
 
 SOURCES = (
@@ -61,7 +61,11 @@ def histograms(results: Results) -> str:
     axis = dose_axis(max(highest, prescription(results).dose_gy))
     styles = [(style.name, style) for style in SOURCES]
     drawn = structure_panels(results.tables["given_dvh"], "source", styles, STRUCTURES, axis)
-    return downloadable(panels(drawn, axis, VOLUME), "given_dose_histograms", "given_dvh") if drawn else ""
+    if not drawn:
+        return ""
+    return downloadable(
+        results, panels(drawn, axis, VOLUME), line_rows(drawn), "given_dose_histograms", "given_dvh"
+    )
 
 
 def crossed(results: Results) -> str:

@@ -34,7 +34,24 @@ class Axis:
     high: float
 
 
-def panels(drawn: Sequence[tuple[str, Sequence[Curve]]], x: Axis, y: Axis, diagonal: bool = False) -> str:
+Panels = Sequence[tuple[str, Sequence[Curve]]]
+
+
+def line_rows(drawn: Panels) -> list[dict[str, object]]:
+    """Return the points of lines in panels, with the ends of their intervals, for a table."""
+    found: list[dict[str, object]] = []
+    for title, curves in drawn:
+        for curve in curves:
+            for place, (x, y) in enumerate(curve.points):
+                low, high = curve.band[place] if curve.band else (None, None)
+                row = {"panel": title, "line": curve.style.name, "x": x, "y": y, "low": low, "high": high}
+                found.append(row)
+    return found
+
+
+def panels(
+    drawn: Panels, x: Axis, y: Axis, diagonal: bool = False, width: int = WIDTH, upright: float | None = None
+) -> str:
     """Draw lines in panels that share their axes, :data:`COLUMNS` a row, and a legend below.
 
     Parameters
@@ -45,42 +62,59 @@ def panels(drawn: Sequence[tuple[str, Sequence[Curve]]], x: Axis, y: Axis, diago
         Axes.
     diagonal
         Whether to draw the line y = x for comparison.
+    width
+        Width of a panel.
+    upright
+        Where to draw an upright line for comparison.
     """
     parts = []
     row_height = TOP + HEIGHT + BOTTOM
     for index, (title, curves) in enumerate(drawn):
         row, column = divmod(index, COLUMNS)
-        left = LEFT + column * (WIDTH + GAP)
+        left = LEFT + column * (width + GAP)
         panel = text(left, TOP - 14, title, 13, weight=600) + _panel(
-            left, curves, x, y, diagonal, numbers=column == 0
+            left, curves, x, y, diagonal, width, upright, numbers=column == 0
         )
         parts.append(f'<g transform="translate(0 {row * row_height})">{panel}</g>' if row else panel)
     parts.append(text(4, 14, y.title, 12, color=MUTED))
-    width = LEFT + min(len(drawn), COLUMNS) * (WIDTH + GAP)
+    whole = LEFT + min(len(drawn), COLUMNS) * (width + GAP)
     styles = list(dict.fromkeys(curve.style for _, curves in drawn for curve in curves))
-    legend, height = _legend(styles, width, -(-len(drawn) // COLUMNS) * row_height)
-    return svg(width, height, "".join(parts) + legend, "; ".join(title for title, _ in drawn))
+    legend, height = _legend(styles, whole, -(-len(drawn) // COLUMNS) * row_height)
+    return svg(whole, height, "".join(parts) + legend, "; ".join(title for title, _ in drawn))
 
 
-def _panel(left: float, curves: Sequence[Curve], x: Axis, y: Axis, diagonal: bool, numbers: bool) -> str:
+def _panel(
+    left: float,
+    curves: Sequence[Curve],
+    x: Axis,
+    y: Axis,
+    diagonal: bool,
+    width: int,
+    upright: float | None,
+    numbers: bool,
+) -> str:
     def place(px: float, py: float) -> tuple[float, float]:
-        across = left + WIDTH * (px - x.low) / (x.high - x.low)
+        across = left + width * (px - x.low) / (x.high - x.low)
         return across, TOP + HEIGHT * (1 - (py - y.low) / (y.high - y.low))
 
     parts = []
     for value in ticks(y.low, y.high):
         _, height = place(x.low, value)
-        parts.append(line(left, height, left + WIDTH, height, GRID))
+        parts.append(line(left, height, left + width, height, GRID))
         if numbers:
             parts.append(text(left - 6, height + 4, f"{value:g}", 11, "end", MUTED))
     for value in ticks(x.low, x.high):
         across, _ = place(value, y.low)
         parts.append(line(across, TOP + HEIGHT, across, TOP + HEIGHT + 4, MUTED))
         parts.append(text(across, TOP + HEIGHT + 17, f"{value:g}", 11, "middle", MUTED))
-    parts.append(text(left + WIDTH / 2, TOP + HEIGHT + 34, x.title, 12, "middle", INK))
+    parts.append(text(left + width / 2, TOP + HEIGHT + 34, x.title, 12, "middle", INK))
     if diagonal:
         end = min(x.high, y.high)
         parts.append(line(*place(0, 0), *place(end, end), MUTED, extra=' stroke-dasharray="3 3"'))
+    if upright is not None:
+        parts.append(
+            line(*place(upright, y.low), *place(upright, y.high), MUTED, extra=' stroke-dasharray="6 4"')
+        )
     # Broken lines last: they let see what is below.
     for curve in sorted(curves, key=lambda curve: curve.style.dash != "solid"):
         if curve.band:

@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from html import escape
 from importlib.resources import files
 from itertools import pairwise
@@ -21,6 +22,7 @@ from predictgbm.quality import STAGES, TRIAL
 from predictgbm.report import (
     curve,
     dose,
+    figure_files,
     figures,
     gallery,
     given_dose,
@@ -39,6 +41,7 @@ from predictgbm.report import (
 from predictgbm.report.figures import Pair, Panel, Point
 from predictgbm.report.formatting import (
     MISSING,
+    PICTURES_PLACE,
     Html,
     count,
     details,
@@ -108,34 +111,14 @@ class MultiqcModule(BaseMultiqcModule):
         config.title = f"{'SIMULATED DATA: ' if results.simulated else ''}{escape(title)}"
         config.intro_text = introduction(results)
 
-        self.section("Coverage of the recurrence", "headline", headline(results))
-        self.section("Patients", "cohort", cohort(results))
-        self.section("Coverage patient by patient", "patients", paired(results))
-        self.section("Coverage at other plan volumes", "curve", curve.section(results), curve.plot(results))
-        self.section("Plans with a guarantee", "guarantee", guarantee(results))
-        self.section("Within the barriers of guidelines", "guidelines", guidelines.section(results))
-        self.section("Ranking", "ranking", ranking.section(results))
-        self.section("Dose", "dose", dose.section(results))
-        self.section("Dose that was given", "given_dose", given_dose.section(results))
-        self.section("Calibration of probabilities", "calibration", reliability.section(results))
-        self.section("Uncertainty", "uncertainty", uncertainty.section(results))
-        self.section("Where recurrence was far away", "distance", distance(results))
-        self.section("Where it came back", "recurrence", recurrence.section(results))
-        self.section("Worst patients of each model", "worst", worst.section(results))
-        self.section("Robustness", "robustness", robustness.section(results))
-        self.section("Other choices in the evaluation", "sensitivity", sensitivity.section(results))
-        self.section("Time and memory", "resources", resources(results))
-        self.section("Trained networks", "networks", networks.section(results), networks.plot(results))
-        self.section("Failures and exclusions", "failures", failures(results))
-        self.section("Quality of the raw exams' processing", "quality", quality(results))
-        self.section("Pictures to check", "gallery", pictures(results))
-        self.section("Methods text", "methods", methods_section(results))
-        self.section("Software versions", "versions", versions(results))
+        for name, anchor, write in SECTIONS:
+            self.section(name, anchor, write(results))
+        figure_files.write(results, Path(config.output_dir) / "figures")
         log.info(
             "%s, %s", count(len(results.tables["cohort"]), "patient"), count(len(results.models), "model")
         )
 
-    def section(self, name: str, anchor: str, content: tuple[str, str] | None, plot: Any = None) -> None:
+    def section(self, name: str, anchor: str, content: tuple[str, str] | None) -> None:
         """Add a section of (how to read it, HTML), unless there is nothing to show."""
         if content is not None:
             how, body = content
@@ -143,7 +126,6 @@ class MultiqcModule(BaseMultiqcModule):
                 name=name,
                 anchor=f"{NAME}-{anchor}",
                 description=f'<p class="gbm-read">{how}</p>',
-                plot=plot,
                 content=body,
                 autoformat=False,
             )
@@ -351,7 +333,7 @@ def exclusions(results: Results) -> list[tuple[str, int]]:
 
 
 def flow(results: Results) -> str:
-    """Return the flow diagram, with the reasons beside the step at which they took patients out."""
+    """Return the flow diagram in its frame, with the reasons beside the step at which they took patients out."""
     steps = [(str(step["step"]), int(step["patients"])) for step in results.statistics.get("flow") or []]
     left = exclusions(results)
     if not steps:
@@ -363,7 +345,12 @@ def flow(results: Results) -> str:
         while left and sum(n for _, n in taken) < before - after:
             taken.append(left.pop(0))
         reasons.append([(readable(code), n) for code, n in taken])
-    return figures.flow_diagram(steps, reasons)
+    rows = [
+        {"step": name, "patients": n, "reason": reason, "left_out": lost}
+        for (name, n), why in zip(steps, reasons, strict=True)
+        for reason, lost in why or [("", 0)]
+    ]
+    return downloadable(results, figures.flow_diagram(steps, reasons), rows, "patient_flow", "cohort")
 
 
 def cohort(results: Results) -> tuple[str, str] | None:
@@ -434,7 +421,7 @@ def cohort(results: Results) -> tuple[str, str] | None:
     )
     return (
         how,
-        f"{downloadable(flow(results), 'patient_flow', 'cohort')}<h4>By cohort</h4>{overview}{everyone}",
+        f"{flow(results)}<h4>By cohort</h4>{overview}{everyone}",
     )
 
 
@@ -458,7 +445,8 @@ def paired(results: Results) -> tuple[str, str] | None:
         "full and coloured lines gained, dashed grey lines did not; boxes span the quartiles with the median "
         "as a bar. Hover a line to name the patient and follow it through all panels."
     )
-    return how, downloadable(figures.paired_coverage(panels, "Standard"), "coverage_by_patient", "metrics")
+    drawn = figures.paired_coverage(panels, "Standard")
+    return how, downloadable(results, drawn, figures.panel_rows(panels), "coverage_by_patient", "metrics")
 
 
 def guarantee(results: Results) -> tuple[str, str] | None:
@@ -530,7 +518,11 @@ def distance(results: Results) -> tuple[str, str] | None:
         "Coverage minus standard, points",
     )
     return how, downloadable(
-        scatter, "distance_against_improvement", "metrics", "correlations"
+        results,
+        scatter,
+        figures.panel_rows(panels),
+        "distance_against_improvement",
+        *("metrics", "correlations"),
     ) + secondary.correlations(results)
 
 
@@ -650,7 +642,8 @@ def pictures(results: Results) -> tuple[str, str] | None:
     for shot, uri in zip(shots, gallery.embed([shot.path for shot in shots]), strict=True):
         label = escape(shot.path.name.removesuffix("_desc-qc.png"))
         own = "" if shared else f"<br>{escape(shot.caption)}"
-        link = f" {viewer_link(shot.patient, 'open in the viewer')}{own}"
+        whole = Html(f'<a href="{PICTURES_PLACE}/{escape(shot.path.name)}" target="_blank">full size</a>')
+        link = f" {whole} · {viewer_link(shot.patient, 'open in the viewer')}{own}"
         cards.append(gallery.card(label, uri, link, escape(gallery.anchor(shot.patient))))
     content = f'<p class="gbm-caption">{escape(shared)}</p>' if shared else ""
     content += f'<div class="gbm-gallery">{"".join(cards)}</div>' if cards else ""
@@ -722,7 +715,7 @@ def quality(results: Results) -> tuple[str, str] | None:
     for step, shots in results.step_pictures.items():
         title, look_for = STAGES[step]
         cards = []
-        budget = gallery.BUDGET_BYTES // (2 * len(results.step_pictures))
+        budget = gallery.STEP_BYTES // len(results.step_pictures)
         for shot, uri in zip(shots, gallery.embed([shot.path for shot in shots], budget), strict=True):
             label = escape(shot.path.name.removesuffix(f"_desc-{step}_qc.png"))
             cards.append(gallery.card(label, uri))
@@ -770,3 +763,31 @@ def versions(results: Results) -> tuple[str, str] | None:
         "Each line is a piece of software with the version that ran; a tool on two lines ran in two versions."
     )
     return how, table(["Software", "Version", "Used by"], rows, range(3))
+
+
+#: Title, anchor and content of each section, in the order in which a reader asks.
+SECTIONS: tuple[tuple[str, str, Callable[[Results], tuple[str, str] | None]], ...] = (
+    ("Coverage of the recurrence", "headline", headline),
+    ("Patients", "cohort", cohort),
+    ("Coverage patient by patient", "patients", paired),
+    ("Coverage at other plan volumes", "curve", curve.section),
+    ("Plans with a guarantee", "guarantee", guarantee),
+    ("Within the barriers of guidelines", "guidelines", guidelines.section),
+    ("Ranking", "ranking", ranking.section),
+    ("Dose", "dose", dose.section),
+    ("Dose that was given", "given_dose", given_dose.section),
+    ("Calibration of probabilities", "calibration", reliability.section),
+    ("Uncertainty", "uncertainty", uncertainty.section),
+    ("Where recurrence was far away", "distance", distance),
+    ("Where it came back", "recurrence", recurrence.section),
+    ("Worst patients of each model", "worst", worst.section),
+    ("Robustness", "robustness", robustness.section),
+    ("Other choices in the evaluation", "sensitivity", sensitivity.section),
+    ("Time and memory", "resources", resources),
+    ("Trained networks", "networks", networks.section),
+    ("Failures and exclusions", "failures", failures),
+    ("Quality of the raw exams' processing", "quality", quality),
+    ("Pictures to check", "gallery", pictures),
+    ("Methods text", "methods", methods_section),
+    ("Software versions", "versions", versions),
+)

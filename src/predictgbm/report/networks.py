@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
-from multiqc.plots import linegraph
-
-from predictgbm.report.formatting import MISSING, details, model_cell, number, table
-from predictgbm.report.results import Results
+from predictgbm.report.formatting import MISSING, details, downloadable, model_cell, number, table
+from predictgbm.report.line_plots import Axis, Curve, line_rows, panels
+from predictgbm.report.results import DASHES, PALETTE, ModelStyle, Results
 
 
 def trained_on_simulated(results: Results) -> list[str]:
@@ -29,7 +27,7 @@ def section(results: Results) -> tuple[str, str] | None:
     """Section with whom the networks of trained models saw, and how their training went."""
     if not results.cards:
         return None
-    summary, rows = [], []
+    summary, body = [], []
     for name, card in results.cards.items():
         own = card["networks"]
         patients = {
@@ -49,7 +47,7 @@ def section(results: Results) -> tuple[str, str] | None:
         )
         for network, about in own.items():
             best = about["history"][(about.get("best_epoch") or 1) - 1] if about["history"] else [None, None]
-            rows.append(
+            body.append(
                 [
                     model_cell(results, name),
                     network,
@@ -85,29 +83,30 @@ def section(results: Results) -> tuple[str, str] | None:
         "Validation loss",
         "Device",
     ]
-    return how, table(head, summary, (0, 5)) + details(
-        "Every network", table(detail, rows, (0, 1, 8), sortable=True)
-    )
+    every = details("Every network", table(detail, body, (0, 1, 8), sortable=True))
+    return how, table(head, summary, (0, 5)) + figures(results) + every
 
 
-def plot(results: Results) -> Any:
-    """Return the validation losses as MultiQC's own line plot; None if no network was trained in several epochs."""
-    curves = {name: lines for name, card in results.cards.items() if (lines := validation_losses(card))}
-    if not curves:
-        return None
-    titles = [escape(results.styles[name].title, quote=False) for name in curves]
-    return linegraph.plot(
-        list(curves.values()),
-        pconfig={
-            "id": "predictgbm_training",
-            "title": "Training: loss on the patients who decide when it ends",
-            "xlab": "Epoch",
-            "ylab": "Validation loss",
-            "height": 420,
-            "tt_label": "epoch %{x:.0f}: %{y:.3f}",
-            "style": "lines",
-            "smooth_points": None,
-            "series_label": "networks",
-            "data_labels": [{"name": title, "ylab": "Validation loss"} for title in titles],
-        },
-    )
+def figures(results: Results) -> str:
+    """Return the validation losses by epoch, one figure per model whose networks were trained in several."""
+    drawn = []
+    for name, card in results.cards.items():
+        losses = validation_losses(card)
+        if not losses:
+            continue
+        curves = []
+        for place, (network, line) in enumerate(losses.items()):
+            dash = DASHES[place // len(PALETTE) % len(DASHES)]
+            style = ModelStyle(network, network, PALETTE[place % len(PALETTE)], dash)
+            curves.append(Curve(style, list(line.items())))
+        values = [loss for line in losses.values() for loss in line.values()]
+        ends = Axis("Epoch", 1, max(epoch for line in losses.values() for epoch in line))
+        shown = [(results.styles[name].title, curves)]
+        height = Axis("Validation loss", min(0.0, *values), max(values) or 1.0)
+        drawn.append(
+            downloadable(
+                results, panels(shown, ends, height, width=620), line_rows(shown), f"training_{name}"
+            )
+        )
+    note = '<p class="gbm-note">Loss on the patients who decide when the training ends.</p>'
+    return "".join(drawn) + (note if drawn else "")

@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 
 from predictgbm.labels import Tumor
 from predictgbm.masks import bounding_box
-from predictgbm.report.colours import LABEL_COLOURS, PLAN_COLOURS, RECURRENCE_COLOUR, STANDARD_PLAN_COLOUR
+from predictgbm.report.colours import LABEL_COLOURS, MODEL_COLOURS, RECURRENCE_COLOUR, STANDARD_PLAN_COLOUR
 
 CAPTION = (
-    "Top: axial, bottom: coronal, through the centre of the tumour core; the patient's left is on the "
-    "left. First column: contrast-enhanced T1 with the tumour labels (blue necrosis, green edema, "
-    "yellow enhancement). Then one column per model: its map in colour, its plan (light blue), the "
-    "standard plan of the same volume (dotted pink) and the recurrence, where one is known (orange). "
-    "Look for labels that do not sit on the lesion, a plan that leaves the brain, and a recurrence "
-    "far from any tumour."
+    "Top: axial, bottom: coronal, on the slice that shows most of tumour core and recurrence, or of the core alone "
+    "where no slice meets both; the patient's left is on the left. First column: contrast-enhanced T1 with the tumour "
+    "labels (blue necrosis, green edema, yellow enhancement). Then one column per model: its map in colour, its plan "
+    "(light blue), the standard plan of the same volume (dotted pink) and the recurrence, where one is known (orange). "
+    "Look for labels that do not sit on the lesion, a plan that leaves the brain, and a recurrence far from any tumour."
 )
 
 
@@ -39,6 +38,17 @@ def _outline(
 ) -> None:
     if mask.any() and not mask.all():
         axes.contour(mask.T.astype(float), [0.5], colors=[_hex(colour)], linestyles=style, linewidths=width)
+
+
+def best_slice(focus: NDArray[np.bool_], recurrence: NDArray[np.bool_] | None, axis: int) -> int:
+    """Return the slice that shows most of mask and recurrence, or of the mask alone where none shows both."""
+    planes = tuple({0, 1, 2} - {axis})
+    shown = np.count_nonzero(focus, axis=planes)
+    if recurrence is not None:
+        # The product is large where both are large, and not where one is all that is seen.
+        both = shown * np.count_nonzero(recurrence, axis=planes)
+        shown = both if both.any() else shown
+    return int(shown.argmax())
 
 
 def draw_patient(
@@ -70,7 +80,6 @@ def draw_patient(
     recurrence = None if recurrence is None else recurrence[box]
     core = np.isin(tumor_seg, (Tumor.NECROSIS, Tumor.ENHANCING))
     focus = core if core.any() else brain
-    centre = [round(float(c.mean())) for c in np.nonzero(focus)]
     bright = float(np.percentile(t1c[brain], 99.7)) if brain.any() else 1.0
     columns = ["exam", *sorted(plans, key=lambda name: (name != "soc", name))]
 
@@ -79,7 +88,7 @@ def draw_patient(
     )
     for row, axis in enumerate((2, 1)):
         index: list[Any] = [slice(None)] * 3
-        index[axis] = centre[axis]
+        index[axis] = best_slice(focus, recurrence, axis)
         at = tuple(index)
         across, up = [a for a in range(3) if a != axis]
         for column, name in enumerate(columns):
@@ -100,7 +109,7 @@ def draw_patient(
                 if "soc" in plans:
                     _outline(axes, plans["soc"][at], STANDARD_PLAN_COLOUR, "dotted")
                 if name != "soc":
-                    _outline(axes, plans[name][at], PLAN_COLOURS[0])
+                    _outline(axes, plans[name][at], MODEL_COLOURS[0])
             if recurrence is not None:
                 _outline(axes, recurrence[at], RECURRENCE_COLOUR, width=1.6)
             axes.set_axis_off()

@@ -77,7 +77,15 @@ def critical_difference(results: Results, panel: str, about: dict[str, Any]) -> 
             f"Davenport); Kendall’s W = {number(test['w'], 2)}, 1 if all patients order the models alike."
         )
     drawn = figures.critical_difference(models, groups)
-    figure = downloadable(drawn, f"critical_difference_{panel}", "rankings", "pairwise")
+    rows = [
+        {
+            "model": name,
+            "mean_rank": test["mean_ranks"][name],
+            "groups": " ".join(str(i) for i, group in enumerate(groups, 1) if place in group),
+        }
+        for place, name in enumerate(names)
+    ]
+    figure = downloadable(results, drawn, rows, f"critical_difference_{panel}", "rankings", "pairwise")
     return f'{figure}<p class="gbm-note">{said}</p>'
 
 
@@ -116,12 +124,24 @@ def rank_figure(results: Results, panel: str, rows: list[Row]) -> str:
     for row in results.tables["rank_frequencies"]:
         if row["panel"] == panel:
             shares[row["method"], row["model"]].append(row["frequency"])
-    panels = []
+    panels, drawn = [], []
     for method, title in METHOD_TITLES.items():
         styles = [results.styles[name] for name in rank_order(rows)]
         models = [RankShares(s.title, s.color, ranks[method, s.name], shares[method, s.name]) for s in styles]
         panels.append((title, models))
-    return downloadable(figures.rank_frequency(panels), f"rank_frequency_{panel}", "rank_frequencies")
+        drawn += [
+            {
+                "method": method,
+                "model": s.name,
+                "rank": ranks[method, s.name],
+                "drawn_rank": rank,
+                "share": share,
+            }
+            for s in styles
+            for rank, share in enumerate(shares[method, s.name], 1)
+        ]
+    figure = figures.rank_frequency(panels)
+    return downloadable(results, figure, drawn, f"rank_frequency_{panel}", "rank_frequencies")
 
 
 def agreement(about: dict[str, Any]) -> str:

@@ -114,7 +114,12 @@ def figure(results: Results) -> str:
                 marks.append(Mark(place, style.title, style.color, row["mean"], *limits))
         panels.append((group, count(largest, "patient" if group in FOCALITY else "lesion"), marks))
     drawn = interval_panels([style.title for style in styles], panels)
-    return downloadable(drawn, "coverage_by_pattern", "coverage_by_pattern")
+    rows = [
+        {"group": group, "model": mark.title, "mean": mark.mean, "low": mark.low, "high": mark.high}
+        for group, _, marks in panels
+        for mark in marks
+    ]
+    return downloadable(results, drawn, rows, "coverage_by_pattern", "coverage_by_pattern")
 
 
 def interval_panels(titles: Sequence[str], panels: Sequence[tuple[str, str, Sequence[Mark]]]) -> str:

@@ -12,7 +12,7 @@ from predictgbm.report.formatting import (
     table,
     with_interval,
 )
-from predictgbm.report.line_plots import Axis, Curve, panels
+from predictgbm.report.line_plots import Axis, Curve, line_rows, panels
 from predictgbm.report.results import Results, Row
 
 #: Score, title, decimals.
@@ -44,8 +44,9 @@ def section(results: Results) -> tuple[str, str] | None:
         ]
         curves.append(Curve(results.styles[name], points, band if len(band) == len(points) else ()))
     axes = Axis("Probability that the map tells", 0, 1), Axis("Part of the voxels that recurred", 0, 1)
+    drawn = [("Calibration", curves)]
     figure = downloadable(
-        panels([("Calibration", curves)], *axes, diagonal=True), "reliability", "reliability"
+        results, panels(drawn, *axes, diagonal=True), line_rows(drawn), "reliability", "reliability"
     )
     body = []
     for name in models:

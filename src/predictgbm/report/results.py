@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +16,12 @@ from typing import Any
 import yaml
 
 from predictgbm.quality import STAGES
+from predictgbm.report.colours import MODEL_COLOURS, REFERENCE_COLOUR, STANDARD, hexadecimal, model_places
 
 Row = dict[str, Any]
 
 #: Name of the model every other one is compared with.
-REFERENCE = "soc"
+REFERENCE = STANDARD
 
 TABLES = (
     "metrics",
@@ -101,9 +102,8 @@ TEXT_COLUMNS = frozenset(
     }
 )
 
-#: Okabe and Ito's palette, which stays apart for the colour-blind; yellow last, as it is faint on white.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#F0E442")
-REFERENCE_COLOR = "#5F5F5F"
+PALETTE = tuple(hexadecimal(colour) for colour in MODEL_COLOURS)
+REFERENCE_COLOR = hexadecimal(REFERENCE_COLOUR)
 DASHES = ("solid", "dot", "dashdot")
 
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -130,6 +130,14 @@ class Picture:
     path: Path
     patient: str
     caption: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as SVG, and the numbers that it shows, one row per mark."""
+
+    svg: str
+    rows: Sequence[Row]
 
 
 @dataclass(frozen=True)
@@ -202,6 +210,16 @@ def subject(patient: str) -> str:
     return patient if patient.startswith("sub-") else f"sub-{patient}"
 
 
+def read_models(paths: Iterable[Path]) -> dict[str, Row]:
+    """Return the entries of lists of models by name, in their order; files that are no such list are passed over."""
+    entries: dict[str, Row] = {}
+    for path in paths:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        listed = content.get("models") if isinstance(content, dict) else None
+        entries.update({str(e["name"]): e for e in listed or [] if isinstance(e, dict) and "name" in e})
+    return entries
+
+
 class Results:
     """Everything a report is made of.
 
@@ -210,8 +228,9 @@ class Results:
     folder
         Folder that holds, at any depth, the tables as CSV, ``statistics.json``, ``trace.txt``,
         ``software_versions.yml``, ``params.json``, lists of models as YAML (``models.yml``, or any name in a
-        folder ``models``), cards of trained models (``card.json``), and the QC pictures
-        ``sub-<patient>*_desc-qc.png`` with JSON sidecars. What is absent is empty.
+        folder ``models``), cards of trained models (``card.json``), the QC pictures
+        ``sub-<patient>*_desc-qc.png`` with JSON sidecars, and those of what each plan missed,
+        ``sub-<patient>*_desc-missed/<model>.webp``. What is absent is empty.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -226,6 +245,8 @@ class Results:
         self.parameters: dict[str, Any] = self._load("params.json")
         trace = self._find("trace.txt")
         self.tasks = read_trace(trace) if trace else []
+        #: What the report has drawn so far, by name, for :func:`predictgbm.report.figure_files.write`.
+        self.figures: dict[str, Drawn] = {}
 
     def _find(self, name: str) -> Path | None:
         return next((path for path in self._files if path.name == name), None)
@@ -269,26 +290,22 @@ class Results:
     @cached_property
     def styles(self) -> dict[str, ModelStyle]:
         """Style by model name: first as listed in the model lists, then what else the tables name."""
-        entries: dict[str, Row] = {}
-        for path in self._files:
-            inside = path.relative_to(self.folder)
-            if any("models" in part for part in inside.parts) and path.suffix in (".yml", ".yaml"):
-                content = yaml.safe_load(path.read_text(encoding="utf-8"))
-                listed = content.get("models") if isinstance(content, dict) else None
-                entries.update(
-                    {str(e["name"]): e for e in listed or [] if isinstance(e, dict) and "name" in e}
-                )
+        entries = read_models(
+            path
+            for path in self._files
+            if any("models" in part for part in path.relative_to(self.folder).parts)
+            and path.suffix in (".yml", ".yaml")
+        )
         for name in self._names():
             entries.setdefault(name, {})
         styles = {}
-        others = 0
+        places = model_places(entries)
         for name, entry in entries.items():
             # Broken, so that a model that does the same as the reference stays visible below it.
             color, dash = REFERENCE_COLOR, "dash"
             if name != REFERENCE:
-                color = PALETTE[others % len(PALETTE)]
-                dash = DASHES[others // len(PALETTE) % len(DASHES)]
-                others += 1
+                color = PALETTE[places[name] % len(PALETTE)]
+                dash = DASHES[places[name] // len(PALETTE) % len(DASHES)]
             title = str(entry.get("title") or ("Standard of care" if name == REFERENCE else name))
             about = [str(entry.get(key) or "").strip() for key in ("citation", "doi", "description")]
             styles[name] = ModelStyle(name, title, color, dash, *about)
@@ -318,6 +335,15 @@ class Results:
                 )
                 pictures.append(Picture(path, path.name.split("_")[0], caption))
         return pictures
+
+    @cached_property
+    def missed_pictures(self) -> dict[tuple[str, str], Path]:
+        """Pictures of what a plan missed, ``sub-<patient>*_desc-missed/<model>.webp``, by (sub-<patient>, model)."""
+        return {
+            (path.parent.name.split("_")[0], path.stem): path
+            for path in self._files
+            if path.suffix == ".webp" and path.parent.name.endswith("_desc-missed")
+        }
 
     @cached_property
     def step_pictures(self) -> dict[str, list[Picture]]:

@@ -56,7 +56,21 @@ def section(results: Results) -> tuple[str, str] | None:
         "changed; the figures are the models’ ranks, and τ tells how far their order is that of the main analysis (1: "
         "the same, 0: unrelated)."
     )
-    body = downloadable(heat_map, "sensitivity", "sensitivity", "agreement") + agreement_table(results)
+    rows = [
+        {
+            "varied": title,
+            "setting": setting.title,
+            "model": name,
+            "rank": rank,
+            "gain_points": gain,
+            "tau": setting.tau,
+        }
+        for title, settings in groups
+        for setting in settings
+        for name, rank, gain in zip(names, setting.ranks, setting.gains, strict=True)
+    ]
+    body = downloadable(results, heat_map, rows, "sensitivity", "sensitivity", "agreement")
+    body += agreement_table(results)
     left = [results.styles[name].title for name in results.models if name not in usual]
     if left:
         said = escape(", ".join(left))

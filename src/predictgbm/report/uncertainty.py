@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from predictgbm.report.formatting import downloadable, model_cell, number, p_value, percent, table
-from predictgbm.report.line_plots import Axis, Curve, panels
+from predictgbm.report.line_plots import Axis, Curve, line_rows, panels
 from predictgbm.report.results import Results
 
 
@@ -45,6 +45,8 @@ def section(results: Results) -> tuple[str, str] | None:
     figure = ""
     if curves:
         axes = Axis("Patients kept, the surest first, %", 0, 100), Axis("Mean coverage, %", 0, 100)
-        drawn = panels([("The most uncertain set aside", curves)], *axes)
-        figure = downloadable(drawn, "uncertainty", "uncertainty_curve")
+        drawn = [("The most uncertain set aside", curves)]
+        figure = downloadable(
+            results, panels(drawn, *axes), line_rows(drawn), "uncertainty", "uncertainty_curve"
+        )
     return how, figure + table(head, body) + note

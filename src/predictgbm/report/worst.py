@@ -19,6 +19,7 @@ from predictgbm.report.formatting import (
     viewer_link,
     with_interval,
 )
+from predictgbm.report.missed import CAPTION
 from predictgbm.report.results import REFERENCE, Results, Row, is_true, ranked, subject
 
 #: Patients shown of each model; in a small cohort the worse half.
@@ -41,12 +42,23 @@ def section(results: Results) -> tuple[str, str] | None:
             if row["cause"] == rule.cause and is_true(row.get("present")):
                 causes[row["patient"]].append(rule.title)
     pictured = {shot.patient for shot in results.pictures}
+    keys = [(subject(row["patient"]), name) for name, rows in shown.items() for row in rows]
+    drawn = [key for key in keys if key in results.missed_pictures]
+    missed = dict(
+        zip(
+            drawn,
+            gallery.embed([results.missed_pictures[key] for key in drawn], gallery.MISSED_BYTES),
+            strict=True,
+        )
+    )
     standard = {
         row["patient"]: row.get(f"coverage_{results.primary}")
         for row in results.tables["metrics"]
         if row["model"] == REFERENCE
     }
     parts = [frequencies(results), rules(results)]
+    if missed:
+        parts.append(f'<p class="gbm-caption">{escape(CAPTION)}</p>')
     for name, rows in shown.items():
         cards = [
             patient_card(
@@ -56,6 +68,7 @@ def section(results: Results) -> tuple[str, str] | None:
                 places.get(row["patient"], {}),
                 causes[row["patient"]],
                 subject(row["patient"]) in pictured,
+                missed.get((subject(row["patient"]), name)),
             )
             for row in rows
         ]
@@ -73,9 +86,15 @@ def worst(results: Results, model: str) -> list[Row]:
 
 
 def patient_card(
-    row: Row, covered: float, standard: float | None, place: Row, causes: list[str], pictured: bool
+    row: Row,
+    covered: float,
+    standard: float | None,
+    place: Row,
+    causes: list[str],
+    pictured: bool,
+    missed: str | None,
 ) -> str:
-    """Return the numbers of one patient; the picture is borrowed from the gallery when the card is looked at."""
+    """Return the numbers of one patient with the picture of what was missed, a data URI where there is one."""
     patient = row["patient"]
     beside = "" if standard is None else f" (standard {percent(standard)} %)"
     facts = [f"coverage {percent(covered)} %{beside}"]
@@ -91,10 +110,10 @@ def patient_card(
     said = ", ".join(causes) or "none of the rules holds"
     links = [viewer_link(patient, "viewer")]
     if pictured:
-        links.insert(0, Html(f'<a href="#{escape(gallery.anchor(subject(patient)))}">picture</a>'))
+        links.insert(0, Html(f'<a href="#{escape(gallery.anchor(subject(patient)))}">all models</a>'))
     caption = f"{escape(', '.join(facts))}.<br>Likely causes: {escape(said)}. {' · '.join(links)}"
-    borrowed = f' data-picture="{escape(gallery.anchor(subject(patient)))}"' if pictured else ""
-    return f'<figure class="gbm-card"{borrowed}><figcaption><b>{escape(patient)}</b> {caption}</figcaption></figure>'
+    image = gallery.image(missed, f"what the plan missed in {escape(patient)}") if missed else ""
+    return f'<figure class="gbm-card">{image}<figcaption><b>{escape(patient)}</b> {caption}</figcaption></figure>'
 
 
 def frequencies(results: Results) -> str:

@@ -5,6 +5,7 @@
 include { PLAN_EXPORT   } from '../../../modules/local/plan/export/main.nf'
 include { filesByColumn } from '../initialise/main.nf'
 include { lostTasks     } from '../initialise/main.nf'
+include { modelLists    } from '../initialise/main.nf'
 
 // The DICOM folder that holds the T1c of a raw exam; nothing where it came as NIfTI.
 def dicomFolder(Map columns) {
@@ -37,7 +38,7 @@ workflow EXPORT {
         .join(ch_transform.map { meta, transforms -> tuple(meta, [transforms].flatten().find { path -> path.name.contains('_from-t1c_') }) })
         .join(ch_came.raw.map { meta, row, files -> tuple(meta, dicomFolder(filesByColumn(row, files))) })
         .map { meta, plans, exam, native_t1c, transform, dicom -> tuple(meta, exam, plans.sort { plan -> plan.name }, native_t1c, transform, dicom) }
-    PLAN_EXPORT(ch_run)
+    PLAN_EXPORT(ch_run, modelLists())
 
     ch_lost = lostTasks(
         ch_run.map { meta, _exam, _plans, _native, _transform, _dicom -> meta },

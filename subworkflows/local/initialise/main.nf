@@ -354,6 +354,11 @@ def shownFiles(Map meta, exam, maps, plans, recurrences) {
     return "--exam ${exam} ${own} ${later ? "--recurrence ${later}" : ''}"
 }
 
+// The lists of models, whose order gives each of them its colour in report, viewer and exported plans.
+def modelLists() {
+    return [file("${projectDir}/assets/models.yml")] + (params.external_models ? [file(params.external_models, glob: false)] : [])
+}
+
 // Names of files as one word each of a line that bin/run_many.py reads.
 def quoted(files) {
     return files.collect { name -> "'" + name.replace("'", "'\"'\"'") + "'" }.join(' ')

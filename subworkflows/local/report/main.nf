@@ -7,6 +7,7 @@ include { VIEWER_BUILD   } from '../../../modules/local/viewer/build/main.nf'
 include { MULTIQC_REPORT } from '../../../modules/local/multiqc/report/main.nf'
 include { flatFiles      } from '../initialise/main.nf'
 include { inBatches      } from '../initialise/main.nf'
+include { modelLists     } from '../initialise/main.nf'
 
 workflow REPORT {
     take:
@@ -36,10 +37,10 @@ workflow REPORT {
 
     ch_run = inBatches(ch_patient, ch_batch).map { columns -> flatFiles(columns) }
     QC_DRAW(ch_run.map { columns -> columns[0..4] })
-    VIEWER_BUILD(ch_run, file("${projectDir}/assets/niivue/niivue.umd.js", checkIfExists: true))
+    VIEWER_BUILD(ch_run, file("${projectDir}/assets/niivue/niivue.umd.js", checkIfExists: true), modelLists())
 
     ch_pictures = QC_DRAW.out.picture
-        .mix(QC_DRAW.out.caption)
+        .mix(QC_DRAW.out.caption, QC_DRAW.out.missed)
         .flatten()
         .mix(ch_quality_picture)
         .toSortedList { a, b -> a.name <=> b.name }
@@ -111,7 +112,7 @@ workflow REPORT {
         ch_collected,
         ch_parameters,
         ch_card.filter { card -> card.name == 'card.json' }.toSortedList(),
-        [file("${projectDir}/assets/models.yml")] + (params.external_models ? [file(params.external_models, glob: false)] : []),
+        modelLists(),
         file("${projectDir}/assets/multiqc_config.yml"),
         params.multiqc_config ? file(params.multiqc_config, checkIfExists: true, glob: false) : [],
     )

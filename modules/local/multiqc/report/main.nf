@@ -15,6 +15,7 @@ process MULTIQC_REPORT {
 
     output:
     path "multiqc_report.html", emit: report
+    path "figures", emit: figures
     path "ro-crate-metadata.json", emit: crate
     path "versions.yml", emit: versions
 
@@ -29,6 +30,7 @@ process MULTIQC_REPORT {
 
     stub:
     """
+    mkdir figures
     touch multiqc_report.html ro-crate-metadata.json versions.yml
     """
 }

@@ -5,6 +5,7 @@ process PLAN_EXPORT {
 
     input:
     tuple val(meta), path(exam), path(plans), path(image, stageAs: 'native/*'), path(transform), path(dicom, stageAs: 'dicom/*')
+    path models, stageAs: 'models/?/*'
 
     output:
     tuple val(meta), path("export/*_space-t1c_*_mask.nii.gz"), emit: masks, optional: true
@@ -18,7 +19,7 @@ process PLAN_EXPORT {
     def args = task.ext.args ?: ''
     def series = dicom ? "--dicom ${dicom}" : ''
     """
-    export_plan.py --plans ${plans} --tumor-seg ${exam}/*_desc-tumor_dseg.nii.gz --brain-mask ${exam}/*_desc-brain_mask.nii.gz \\
+    export_plan.py --plans ${plans} --models ${models} --tumor-seg ${exam}/*_desc-tumor_dseg.nii.gz --brain-mask ${exam}/*_desc-brain_mask.nii.gz \\
         --transform ${transform} --native ${image} ${series} --out-dir export --prefix ${meta.id} \\
         --failure ${meta.id}_failure.json --patient ${meta.patient} --session ${meta.session} ${args}
     print_versions.py ${task.process} > versions.yml

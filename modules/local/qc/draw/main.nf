@@ -12,12 +12,13 @@ process QC_DRAW {
     output:
     path "*_desc-qc.png", emit: picture
     path "*_desc-qc.json", emit: caption
+    path "*_desc-missed", emit: missed, type: 'dir', optional: true
     path "versions.yml", emit: versions
 
     script:
     def args = task.ext.args ?: ''
     def lines = [metas, [exams].flatten()].transpose().collect { meta, exam ->
-        "${shownFiles(meta, exam, maps, plans, recurrences)} --out ${meta.id}_desc-qc.png ${args}"
+        "${shownFiles(meta, exam, maps, plans, recurrences)} --out ${meta.id}_desc-qc.png --missed ${meta.id}_desc-missed ${args}"
     }
     """
     run_many.py draw_qc.py <<'END_OF_LINES'

@@ -9,6 +9,7 @@ process VIEWER_BUILD {
     input:
     tuple val(metas), path(exams), path(maps), path(plans), path(recurrences), path(spreads)
     path niivue
+    path models, stageAs: 'models/?/*'
 
     output:
     path "sub-*.html", emit: page
@@ -17,7 +18,7 @@ process VIEWER_BUILD {
     def args = task.ext.args ?: ''
     def lines = [metas, [exams].flatten()].transpose().collect { meta, exam ->
         def uncertain = [spreads].flatten().findAll { image -> image.name.startsWith("${meta.id}_") }.join(' ')
-        "${shownFiles(meta, exam, maps, plans, recurrences)} ${uncertain ? "--spreads ${uncertain}" : ''} --niivue ${niivue} --out sub-${meta.patient}.html ${args}"
+        "${shownFiles(meta, exam, maps, plans, recurrences)} ${uncertain ? "--spreads ${uncertain}" : ''} --models ${models} --niivue ${niivue} --out sub-${meta.patient}.html ${args}"
     }
     """
     run_many.py build_viewer.py <<'END_OF_LINES'

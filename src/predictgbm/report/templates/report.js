@@ -18,18 +18,6 @@ document.addEventListener("DOMContentLoaded", function () {
       event.target.closest(".gbm-card").classList.toggle("gbm-large");
     }
   });
-  // A picture is in the page once; other places borrow it when they are opened.
-  document.querySelectorAll("details").forEach(function (part) {
-    part.addEventListener("toggle", function () {
-      part.querySelectorAll("[data-picture]").forEach(function (card) {
-        const found = document.getElementById(card.dataset.picture);
-        const image = found && found.querySelector("img");
-        if (image && !card.querySelector("img")) {
-          card.prepend(image.cloneNode());
-        }
-      });
-    });
-  });
   document.querySelectorAll(".gbm-copy").forEach(function (button) {
     button.addEventListener("click", function () {
       const range = document.createRange();
