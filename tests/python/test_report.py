@@ -973,6 +973,10 @@ def test_verdict_follows_the_adjusted_p_values(tmp_path: Path) -> None:
         row["p_adjusted"] = None
     results.__dict__.pop("headline")
     assert verdict(results).startswith("There are too few patients")
+    for row in results.tables["comparisons"]:
+        row["identical"] = "True"
+    results.__dict__.pop("headline")
+    assert verdict(results).startswith("Nothing to test: ")
 
 
 def test_references_of_one_doi_share_a_number() -> None:

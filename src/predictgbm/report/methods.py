@@ -251,6 +251,9 @@ def verdict(results: Results) -> str:
             )
             better = row["rank_biserial"] > 0
             groups[FINDINGS[better, gain > 0 if gain else better]].append(entry)
+    same = [results.styles[row["model"]].title for row in compared if is_true(row.get("identical"))]
+    if same and not tested and len(same) == len(compared):
+        return f"Nothing to test: {_listed(same)} planned what the standard plan is, in every patient."
     if not tested:
         return "There are too few patients for a test against the standard plan." if compared else ""
     said = [f"{_listed(names)} {finding}." for finding, names in groups.items() if names]
