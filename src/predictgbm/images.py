@@ -65,6 +65,14 @@ class Image:
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
 
 
+def damaged(path: Path, error: Exception) -> ImageError:
+    """Return the error of a file that raised one of :data:`DAMAGED` when it was read."""
+    return ImageError(
+        f"{path}: cannot be read as NIfTI, it is damaged, cut short or of another format "
+        f"({type(error).__name__}: {error}); copy or export it again"
+    )
+
+
 def read_image(path: str | os.PathLike[str], dtype: DTypeLike = np.float32, volumes: int = 1) -> Image:
     """Read a NIfTI file as a finite 3-D image; trailing axes of length one are dropped.
 
@@ -92,10 +100,7 @@ def read_image(path: str | os.PathLike[str], dtype: DTypeLike = np.float32, volu
         image = nib.load(path)
         data = np.asanyarray(image.dataobj)
     except DAMAGED as error:
-        raise ImageError(
-            f"{path}: cannot be read as NIfTI, it is damaged, cut short or of another format "
-            f"({type(error).__name__}: {error}); copy or export it again"
-        ) from error
+        raise damaged(path, error) from error
     while data.ndim > 3 and data.shape[-1] == 1:
         data = data[..., 0]
     if volumes > 1 and data.shape[3:] != (volumes,):

@@ -128,16 +128,18 @@ def read_sums(folder: Path) -> dict[str, str]:
     return sums
 
 
-def _patient(path: Path) -> str | None:
-    """Return whose map a file is by its name; None if it is no map."""
-    suffix = next((suffix for suffix in MAP_SUFFIXES if path.name.endswith(suffix)), None)
-    return None if suffix is None else path.name.removesuffix(suffix).removeprefix("sub-")
+def _maps(folder: Path) -> list[tuple[str, Path]]:
+    """Return patient and file of each map, by the names of the files; a patient may have several."""
+    return [
+        (path.name.removesuffix(suffix).removeprefix("sub-"), path)
+        for path in (sorted(folder.iterdir()) if folder.is_dir() else [])
+        if (suffix := next((suffix for suffix in MAP_SUFFIXES if path.name.endswith(suffix)), None))
+    ]
 
 
 def map_files(folder: Path) -> dict[str, Path]:
     """Return the map of each patient: ``001.nii.gz`` or ``sub-001.nii.gz`` is that of patient 001."""
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    return {patient: path for path in paths if (patient := _patient(path)) is not None}
+    return dict(_maps(folder))
 
 
 def checksum_faults(folder: Path) -> Iterator[str]:
@@ -147,12 +149,12 @@ def checksum_faults(folder: Path) -> Iterator[str]:
     except SubmissionError as error:
         yield str(error)
         return
-    maps = map_files(folder)
-    names = {path.name: path for path in sorted(folder.iterdir()) if _patient(path) is not None}
-    for path in names.values():
-        other = maps[_patient(path) or ""]
-        if other != path:
-            yield f"{path}: is of the same patient as {other.name}; send one map of each patient"
+    maps = _maps(folder)
+    taken = dict(maps)
+    for patient, path in maps:
+        if taken[patient] != path:
+            yield f"{path}: is of the same patient as {taken[patient].name}; send one map of each patient"
+    names = {path.name: path for _, path in maps}
     for name in sorted(sums.keys() - names.keys()):
         yield f"{folder / name}: is named in {SUMS} and not there; send it, or make {SUMS} again"
     for name, path in names.items():

@@ -13,7 +13,7 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import DTypeLike, NDArray
 
-from predictgbm.images import DAMAGED, Image, ImageError, is_usable, read_image
+from predictgbm.images import DAMAGED, Image, ImageError, damaged, is_usable, read_image
 
 #: Two positions of one voxel that differ by more than this contradict each other, in mm.
 CONFLICT_MM = 0.1
@@ -110,10 +110,7 @@ def _load(path: Path) -> Any:
     try:
         return nib.load(path)
     except DAMAGED as error:
-        raise ImageError(
-            f"{path}: cannot be read as NIfTI, it is damaged, cut short or of another format "
-            f"({type(error).__name__}: {error}); copy or export it again"
-        ) from error
+        raise damaged(path, error) from error
 
 
 def read_native(path: str | os.PathLike[str], dtype: DTypeLike = np.float32) -> tuple[Image, Placement]:

@@ -15,7 +15,7 @@ from predictgbm.report.formatting import (
     table,
     with_interval,
 )
-from predictgbm.report.line_plots import Axis, Curve, line_rows, panels
+from predictgbm.report.line_plots import Axis, Curve, line_rows, mean_curve, panels
 from predictgbm.report.results import ModelStyle, Results, Row, ranked
 
 #: Volumes of the plan, over that of the standard plan, whose coverage the table gives.
@@ -55,9 +55,7 @@ def figure(results: Results) -> str:
 def curve(style: ModelStyle, found: list[Row]) -> Curve:
     """Return the line of one model in percent, with its band where there are enough patients."""
     found = sorted(found, key=lambda row: row["fraction"])
-    band = [(100 * row["ci_low"], 100 * row["ci_high"]) for row in found if row.get("ci_low") is not None]
-    points = [(100 * row["fraction"], 100 * row["mean"]) for row in found]
-    return Curve(style, points, band if len(band) == len(points) else ())
+    return mean_curve(style, found, ("fraction", "mean", "ci_low", "ci_high"), (100, 100))
 
 
 def volume_table(results: Results) -> str:

@@ -17,7 +17,7 @@ from predictgbm.report.formatting import (
     table,
     with_interval,
 )
-from predictgbm.report.line_plots import Axis, Curve, line_rows, panels
+from predictgbm.report.line_plots import Axis, Curve, line_rows, mean_curve, panels
 from predictgbm.report.results import REFERENCE, ModelStyle, Results, Row
 
 #: Highest dose that histograms show, in parts of the prescription: 80 Gy of 60.
@@ -143,13 +143,7 @@ def structure_panels(
 def curve(style: ModelStyle, rows: list[Row], axis: Axis) -> Curve:
     """Return the line of a mean histogram along an axis, with its band where there are enough patients."""
     rows = sorted((row for row in rows if row["dose_gy"] <= axis.high), key=lambda row: row["dose_gy"])
-    points = [(row["dose_gy"], 100 * row["volume"]) for row in rows]
-    band = [
-        (100 * row["volume_low"], 100 * row["volume_high"])
-        for row in rows
-        if row.get("volume_low") is not None
-    ]
-    return Curve(style, points, band if len(band) == len(points) else ())
+    return mean_curve(style, rows, ("dose_gy", "volume", "volume_low", "volume_high"), (1, 100))
 
 
 def main(results: Results, models: list[str], found: dict[tuple[str, str], Row]) -> str:

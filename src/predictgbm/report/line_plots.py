@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from predictgbm.report.figures import GRID, INK, MUTED, line, short, svg, text, ticks
-from predictgbm.report.results import ModelStyle
+from predictgbm.report.results import ModelStyle, Row
 
 WIDTH, HEIGHT = 300, 250
 #: Panels side by side; more go below.
@@ -23,6 +23,23 @@ class Curve:
     style: ModelStyle
     points: Sequence[tuple[float, float]]
     band: Sequence[tuple[float, float]] = ()
+
+
+def mean_curve(
+    style: ModelStyle,
+    rows: Sequence[Row],
+    columns: tuple[str, str, str, str],
+    scale: tuple[float, float] = (1, 1),
+) -> Curve:
+    """Return the line through the means in rows of a table, with its band where each of them has an interval.
+
+    ``columns`` are those of x, of the mean, and of the interval's lower and upper end; ``scale`` is what x and the mean
+    are multiplied by.
+    """
+    x, y, low, high = columns
+    points = [(scale[0] * row[x], scale[1] * row[y]) for row in rows]
+    band = [(scale[1] * row[low], scale[1] * row[high]) for row in rows if row.get(low) is not None]
+    return Curve(style, points, band if len(band) == len(points) else ())
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from predictgbm.report.formatting import (
     table,
     with_interval,
 )
-from predictgbm.report.line_plots import Axis, Curve, line_rows, panels
+from predictgbm.report.line_plots import Axis, line_rows, mean_curve, panels
 from predictgbm.report.results import Results, Row
 
 #: Score, title, decimals.
@@ -33,16 +33,8 @@ def section(results: Results) -> tuple[str, str] | None:
     models = [name for name in results.models if (name, "brier") in found]
     if not models:
         return None
-    curves = []
-    for name in models:
-        rows = bins(results, name)
-        points = [(row["probability"], row["frequency"]) for row in rows]
-        band = [
-            (row["frequency_low"], row["frequency_high"])
-            for row in rows
-            if row.get("frequency_low") is not None
-        ]
-        curves.append(Curve(results.styles[name], points, band if len(band) == len(points) else ()))
+    columns = ("probability", "frequency", "frequency_low", "frequency_high")
+    curves = [mean_curve(results.styles[name], bins(results, name), columns) for name in models]
     axes = Axis("Probability that the map tells", 0, 1), Axis("Part of the voxels that recurred", 0, 1)
     drawn = [("Calibration", curves)]
     figure = downloadable(
